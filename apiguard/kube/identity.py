@@ -1,0 +1,85 @@
+"""Who makes a request: proven, anonymous or merely claimed.
+
+``Identity`` is only ever constructed from proof. ``ClaimedIdentity`` is what an unverified
+credential says about itself; it appears in logs and explain, never in a decision. They are
+unrelated types, so that mypy refuses a claim where proof is needed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+ANONYMOUS_USER = "system:anonymous"
+UNAUTHENTICATED_GROUP = "system:unauthenticated"
+AUTHENTICATED_GROUP = "system:authenticated"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user kube-apiserver would see, as in ``user.Info`` (k8s.io/apiserver/pkg/authentication)."""
+
+    user: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedIdentity:
+    """What an unverified credential claims; for logs and explain only."""
+
+    user: str
+    groups: tuple[str, ...] = ()
+
+
+class Standing(enum.Enum):
+    """How well the caller is known."""
+
+    VERIFIED = "verified"  # identity proven
+    ANONYMOUS = "anonymous"  # no credential presented: the explicit user system:anonymous
+    UNVERIFIED = "unverified"  # a credential we could not prove; judged by upstream alone
+
+
+ANONYMOUS = Identity(ANONYMOUS_USER, (UNAUTHENTICATED_GROUP,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """Who and what sends requests; built once per connection and header block, compared by identity.
+
+    ``identity``     the proven user, ``ANONYMOUS`` without a credential, None when unverified
+    ``user_agent``   the header's value as received, "" without one
+    ``family``       product token of the user-agent, without version and platform
+    ``source``       textual IP address of the client, as in X-Forwarded-For
+    ``source_key``   what a per-source bucket is keyed by: IPv4 address or IPv6 /64
+    ``claimed``      what an unverified credential says, or None
+    """
+
+    standing: Standing
+    identity: Identity | None
+    user_agent: str
+    family: str
+    source: str
+    source_key: str
+    claimed: ClaimedIdentity | None = None
+
+    @property
+    def verified(self) -> Identity | None:
+        """The proven, non-anonymous identity: the only thing an exemption may rest on."""
+        return self.identity if self.standing is Standing.VERIFIED else None
+
+
+def user_agent_family(user_agent: str) -> str:
+    """The product token before version and platform: ``kubectl/v1.36 (linux)`` -> ``kubectl``.
+
+    A user-agent without ``/`` is cut at the first blank. Never longer than 64 characters.
+    """
+    end = len(user_agent)
+    for stop in ("/", " "):
+        at = user_agent.find(stop, 0, end)
+        if at >= 0:
+            end = at
+    return user_agent[: min(end, 64)]

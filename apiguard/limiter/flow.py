@@ -1,0 +1,60 @@
+"""What a limit is, as values: compiled by ``policy``, enforced by ``limiter``.
+
+Specs live in the policy and are replaced with it; levels live in the Limiter and outlast it.
+A bucket is found by ``(LimitSpec.id, key values)``, so a reload that keeps the id keeps the level.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Per(enum.Enum):
+    """Fields a limit may be kept per; values as written in the policy file."""
+
+    USER = "user"
+    USER_AGENT = "userAgent"
+    USER_AGENT_FAMILY = "userAgentFamily"
+    SOURCE = "source"
+    NAMESPACE = "namespace"
+    VERB = "verb"
+    RESOURCE = "resource"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSpec:
+    """``rate`` tokens per second refill up to ``burst`` tokens. Rate 0 has burst 0: none at all."""
+
+    rate: float
+    burst: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """One entry of a rule's ``limits``.
+
+    ``id`` names the limit across policy versions: rule name, ``per`` fields and ordinal among
+    equals, so reordering or re-rating limits keeps living buckets.
+    """
+
+    id: str
+    bucket: BucketSpec
+    per: tuple[Per, ...] = ()
+
+
+class Mode(enum.Enum):
+    """Whether a rule refuses or only counts what it would refuse."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What one matched rule asks of the limiter. ``exempt`` flows have no limits."""
+
+    name: str
+    limits: tuple[LimitSpec, ...]
+    mode: Mode = Mode.ENFORCE
+    exempt: bool = False
