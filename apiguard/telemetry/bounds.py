@@ -1,0 +1,56 @@
+"""Names of the bounds: one counter each, so that a bound that bites is never silent.
+
+The names are label values of ``apiguard_bound_hits_total`` and keys of ``Counters.bounds``.
+Each describes what was refused, closed or cut when the bound was reached.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+HEADER_BYTES = "header_bytes"
+HEADER_FIELDS = "header_fields"
+HEADER_DEADLINE = "header_deadline"
+TARGET_BYTES = "target_bytes"
+HANDSHAKE_DEADLINE = "handshake_deadline"
+HANDSHAKES_OPEN = "handshakes_open"
+BODY_BYTES = "body_bytes"
+BODY_RATE = "body_rate"
+CLIENT_IDLE = "client_idle"
+UPSTREAM_IDLE = "upstream_idle"
+UPSTREAM_FIRST_BYTE = "upstream_first_byte"
+CONNECTIONS = "connections"
+CONNECTIONS_PER_SOURCE = "connections_per_source"
+BUCKETS = "buckets"
+USER_AGENTS_PER_CALLER = "user_agents_per_caller"
+PIPELINED = "pipelined"
+BUFFERED = "buffered"
+WATCHES = "watches"
+REFUSED_TOO_OFTEN = "refused_too_often"
+DRAIN = "drain"
+
+BOUNDS = MappingProxyType(
+    {
+        HEADER_BYTES: "request headers larger than allowed: 431",
+        HEADER_FIELDS: "more request header fields than allowed: 431",
+        HEADER_DEADLINE: "request headers incomplete at their deadline: 408",
+        TARGET_BYTES: "request target longer than allowed: 414",
+        HANDSHAKE_DEADLINE: "TLS handshakes unfinished at their deadline: closed",
+        HANDSHAKES_OPEN: "connections over the number of unfinished TLS handshakes: closed",
+        BODY_BYTES: "request bodies larger than allowed: 413",
+        BODY_RATE: "request bodies slower than the least rate: 408",
+        CLIENT_IDLE: "client connections closed for idling",
+        UPSTREAM_IDLE: "upstream connections closed for idling",
+        UPSTREAM_FIRST_BYTE: "requests whose answer did not begin in time: 504",
+        CONNECTIONS: "connections over the limit of the worker: closed",
+        CONNECTIONS_PER_SOURCE: "connections over the limit of their source address: closed",
+        BUCKETS: "requests that found the bucket table full and used the overflow bucket",
+        USER_AGENTS_PER_CALLER: "requests whose user-agent shares the caller's common bucket",
+        PIPELINED: "times reading stopped for pipelined requests",
+        BUFFERED: "times reading stopped for a full buffer",
+        WATCHES: "watches refused at the limit of open watches: 429",
+        REFUSED_TOO_OFTEN: "times a connection refused too often was not read for a while",
+        DRAIN: "exchanges cut at the end of a drain",
+    }
+)
+"""Every bound with what a hit of it means."""

@@ -1,0 +1,82 @@
+"""Every metric the guard exports: name, type, labels and help text.
+
+Prometheus' conventions: base units, ``_total`` on counters, a histogram named by its unit. Label
+values come from the policy, the configuration or fixed lists, never from a request.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.Enum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """``name`` is the sample name; counters carry their ``_total`` in it."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+def _counter(name: str, text: str, *labels: str) -> Metric:
+    return Metric(f"apiguard_{name}_total", Kind.COUNTER, text, labels)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Metric:
+    return Metric(f"apiguard_{name}", Kind.GAUGE, text, labels)
+
+
+def _histogram(name: str, text: str, *labels: str) -> Metric:
+    return Metric(f"apiguard_{name}", Kind.HISTOGRAM, text, labels)
+
+
+REQUESTS = _counter(
+    "requests",
+    "Finished requests by policy rule, decision, verb and status code (0: none was sent).",
+    "rule",
+    "decision",
+    "verb",
+    "code",
+)
+BOUND_HITS = _counter("bound_hits", "Times a configured bound was reached.", "bound")
+GUARD_SECONDS = _histogram(
+    "guard_duration_seconds", "Time the guard itself added to a request before forwarding it."
+)
+UPSTREAM_SECONDS = _histogram(
+    "upstream_duration_seconds", "Time from sending a request upstream to its first answer byte."
+)
+RECEIVED_BYTES = _counter("received_bytes", "Bytes received from clients, after TLS.")
+SENT_BYTES = _counter("sent_bytes", "Bytes sent to clients, before TLS.")
+ACCEPTED = _counter("connections_accepted", "Client connections accepted.")
+
+CONNECTIONS = _gauge("connections", "Open client connections.", "worker")
+EXCHANGES = _gauge("requests_in_flight", "Requests being served, watches included.", "worker")
+WATCHES = _gauge("watches", "Open watches and other long-running requests.", "worker")
+BUCKETS = _gauge("buckets", "Token buckets that have been used and are remembered.")
+UPSTREAM_USABLE = _gauge("upstream_usable", "1 when the upstream server is usable.", "server")
+
+WORKERS = _gauge("workers", "Workers configured.")
+WORKERS_READY = _gauge("workers_ready", "Workers that serve and report.")
+WORKER_RESTARTS = _counter("worker_restarts", "Workers replaced, by cause.", "cause")
+LOOP_LAG = _gauge("worker_loop_lag_seconds", "Lag of a worker's event loop.", "worker")
+WORKER_MEMORY = _gauge("worker_resident_memory_bytes", "Resident memory of a worker.", "worker")
+REPORT_AGE = _gauge("worker_report_age_seconds", "Age of a worker's last report.", "worker")
+SUPERVISOR_MEMORY = _gauge("supervisor_resident_memory_bytes", "Resident memory of the supervisor.")
+START_TIME = _gauge("start_time_seconds", "Start of the guard, as Unix time.")
+
+GENERATION = _gauge("policy_generation", "Generation of the active policy.")
+POLICY_CHANGES = _counter("policy_changes", "Attempts to change the policy, by result.", "result")
+ENFORCEMENT = _gauge("enforcement", "1 for the mode in force, else 0.", "mode")
+BUILD = _gauge("build_info", "Always 1; the version as label.", "version")
+LOG_DROPPED = _counter("log_lines_dropped", "Log lines lost because stderr did not take them.")
+
+METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of the above, in order of definition."""
