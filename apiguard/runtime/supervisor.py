@@ -1,0 +1,503 @@
+"""The parent process: opens sockets, keeps workers running, mirrors what they know.
+
+Its loop never waits for a worker. Workers push reports; commands are queued; an answer that does
+not come within a second is reported as missing. So whatever runs in this process besides, admin
+above all, answers while traffic drowns.
+
+One slot per worker::
+
+    starting --Ready--> serving --Drain--> draining --exit--> (gone)
+        \\________________|____ exit, stall ____/
+                         v
+                  successor, from the slot's mirrored levels
+
+A successor starts at once; only one that dies young again and again waits a little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from apiguard.errors import StartupError
+from apiguard.policy.config import GuardConfig
+from apiguard.runtime.control import (
+    PROTOCOL,
+    ApplyPolicy,
+    Command,
+    Done,
+    Drain,
+    Event,
+    Explain,
+    Explained,
+    Failed,
+    Line,
+    Question,
+    Ready,
+    Report,
+    SetEnforcement,
+    SetTokens,
+    Start,
+)
+from apiguard.runtime.keeper import Changed, Invalid, NotStored, PolicyKeeper, Stale, WouldChange
+from apiguard.runtime.log import StreamLog
+from apiguard.runtime.mirror import Mirror
+from apiguard.runtime.process import WORKER_COMMAND, WorkerProcess
+from apiguard.runtime.reload import read_text
+from apiguard.runtime.sockets import open_listeners, raise_descriptor_limit
+from apiguard.telemetry.counters import Totals
+
+ACKNOWLEDGE_SECONDS: Final = 1.0
+"""By when a worker must have applied a change; later it is reported as not applied."""
+
+START_SECONDS: Final = 30.0
+"""By when a worker must be ready; a cold start on a starved machine takes a few."""
+
+WATCH_SECONDS: Final = 0.25
+"""How often slots are looked at for a stall."""
+
+YOUNG_SECONDS: Final = 5.0
+BACKOFF_SECONDS: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+"""Waits before successors of workers that died younger than YOUNG_SECONDS, one after the other.
+The longest is still short: while it lasts nobody is served."""
+
+KILL_SECONDS: Final = 2.0
+"""Beyond the drain's deadline a worker has this long to exit by itself."""
+
+MAX_TOKENS_BYTES: Final = 16 << 20
+
+MakeCommand = Callable[[int], Command]
+
+
+class State(enum.Enum):
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Whether one worker carried a change out; ``problem`` is "" when it did."""
+
+    worker: int
+    problem: str
+
+
+class Slot:
+    """One place for a worker; processes come and go in it."""
+
+    def __init__(self, index: int, listening: socket.socket, buckets: int) -> None:
+        self.index = index
+        self.listening = listening
+        self.mirror = Mirror(buckets)
+        self.state = State.GONE
+        self.worker: WorkerProcess | None = None
+        self.started_at = 0.0
+        self.revision = 0
+        self.digest = ""
+        self.young_deaths = 0
+        self.failure = ""
+        self.stalled = False
+
+
+Apply = Callable[[Slot], Awaitable[Acknowledgement]]
+
+
+class Supervisor:
+    """``run`` serves until a signal; everything admin shows or changes is here.
+
+    ``command`` starts a worker and is replaced in tests.
+    """
+
+    def __init__(
+        self,
+        config: GuardConfig,
+        config_text: str,
+        config_name: str,
+        keeper: PolicyKeeper,
+        log: StreamLog,
+        command: Sequence[str] = WORKER_COMMAND,
+    ) -> None:
+        self.config = config
+        self.keeper = keeper
+        self.log = log
+        self.totals = Totals()
+        self.restarts = {"died": 0, "stalled": 0}
+        self.started_at = time.time()
+        self.draining = False
+        self.slots: list[Slot] = []
+        self._command = tuple(command)
+        self._config_text = config_text
+        self._config_name = config_name
+        self._tokens = ""
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._startup_failed: asyncio.Future[str] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Settings in force.
+
+    @property
+    def enforcement(self) -> str:
+        """The operator's override, else what the configuration says."""
+        return self.keeper.active.revision.enforcement or self.config.enforcement.value
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that traffic arrives on."""
+        host, port = self.slots[0].listening.getsockname()[:2]
+        return str(host), int(port)
+
+    # Life.
+
+    def open(self) -> None:
+        """Binds the listening sockets and reads the token file. Raises StartupError."""
+        raise_descriptor_limit()
+        self._tokens = self._read_tokens()
+        listeners = open_listeners(
+            self.config.listen.address, self.config.workers, "listen.address"
+        )
+        self.slots = [
+            Slot(index, sock, self.config.bounds.buckets) for index, sock in enumerate(listeners)
+        ]
+
+    async def run(self) -> int:
+        """Serves until told to stop; returns the exit code. ``open`` comes first.
+
+        Raises StartupError when the first worker cannot serve at all.
+        """
+        loop = asyncio.get_running_loop()
+        self._startup_failed = loop.create_future()
+        self._install_signals(loop)
+        keepers = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
+        watch = asyncio.create_task(self._watch())
+        try:
+            await self._until_stopped()
+            return await self._drain(keepers)
+        finally:
+            watch.cancel()
+            for slot in self.slots:
+                if slot.worker is not None:
+                    slot.worker.kill()
+                slot.listening.close()
+            for task in keepers:
+                task.cancel()
+            await asyncio.gather(watch, *keepers, *self._tasks, return_exceptions=True)
+
+    def stop(self) -> None:
+        """First call drains, second ends at once: what SIGTERM and SIGINT do."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def _install_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn_reload())
+
+    def _spawn_reload(self) -> None:
+        task = asyncio.create_task(self.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_stopped(self) -> None:
+        assert self._startup_failed is not None
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait(
+                {stopping, self._startup_failed}, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            stopping.cancel()
+        if self._startup_failed.done():
+            raise StartupError(self._startup_failed.result())
+
+    async def _drain(self, keepers: list[asyncio.Task[None]]) -> int:
+        """Not ready first, then no new connections, then the end of what is open."""
+        seconds = self.config.bounds.drain_seconds
+        self.draining = True
+        self.log.info("draining", seconds=seconds)
+        for slot in self.slots:
+            if slot.worker is not None and slot.state is State.SERVING:
+                slot.state = State.DRAINING
+                slot.worker.send(Drain(seconds))
+            elif slot.worker is not None:
+                slot.worker.kill()
+            slot.listening.close()
+        hurry = asyncio.create_task(self._hurry.wait())
+        ended = asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.wait(
+            {hurry, ended}, timeout=seconds + KILL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        clean = ended.done()
+        hurry.cancel()
+        ended.cancel()
+        self.log.info("stopped", clean=clean)
+        return 0 if clean or not self._hurry.is_set() else 1
+
+    # Workers.
+
+    async def _keep(self, slot: Slot) -> None:
+        """Runs worker after worker in ``slot`` until the guard drains."""
+        while not self.draining:
+            code = await self._run_worker(slot)
+            if self.draining:
+                return
+            self._note_death(slot, code)
+            await asyncio.sleep(BACKOFF_SECONDS[min(slot.young_deaths, len(BACKOFF_SECONDS)) - 1])
+
+    async def _run_worker(self, slot: Slot) -> int | None:
+        """One worker from start to exit; its exit code, None when it could not be started."""
+        slot.state = State.STARTING
+        slot.started_at = time.monotonic()
+        slot.stalled = False
+        slot.failure = ""
+        try:
+            worker = await WorkerProcess.start(
+                self._command, slot.listening, lambda event: self._on_event(slot, event)
+            )
+        except OSError as error:
+            slot.failure = f"cannot start: {error.strerror}"
+            return None
+        slot.worker = worker
+        try:
+            worker.send(self._start_message(slot))
+            return await worker.wait()
+        finally:
+            worker.kill()
+            slot.worker = None
+            slot.state = State.GONE
+            slot.digest = ""
+            slot.mirror.forget_worker()
+            slot.failure = slot.failure or worker.closed_because
+
+    def _start_message(self, slot: Slot) -> Start:
+        revision = self.keeper.active.revision
+        slot.revision = revision.number
+        # Only the very first worker of a slot may begin with full buckets: its successor would
+        # hand a second burst to everybody whose level was not mirrored yet.
+        first = self.keeper.first_start and self.restarts == {"died": 0, "stalled": 0}
+        return Start(
+            protocol=PROTOCOL,
+            worker=slot.index,
+            workers=len(self.slots),
+            config=self._config_text,
+            config_name=self._config_name,
+            policy=revision.policy,
+            policy_name=revision.policy_name,
+            generation=revision.generation,
+            enforcement=self.enforcement,
+            tokens=self._tokens,
+            first_start=first,
+            buckets=tuple(slot.mirror.buckets.values()),
+        )
+
+    def _note_death(self, slot: Slot, code: int | None) -> None:
+        young = time.monotonic() - slot.started_at < YOUNG_SECONDS
+        slot.young_deaths = slot.young_deaths + 1 if young else 1
+        cause = "stalled" if slot.stalled else "died"
+        self.restarts[cause] += 1
+        self.log.error(
+            "worker is replaced",
+            worker=slot.index,
+            cause=cause,
+            exit=code,
+            reason=slot.failure,
+        )
+
+    async def _watch(self) -> None:
+        """Kills workers that gave no sign of life for too long; ``_keep`` replaces them."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            for slot in self.slots:
+                if slot.worker is not None and self._silent(slot, now):
+                    slot.stalled = True
+                    slot.worker.kill()
+
+    def _silent(self, slot: Slot, now: float) -> bool:
+        if slot.state is State.STARTING:
+            return now - slot.started_at > START_SECONDS
+        if slot.state is State.SERVING:
+            age = slot.mirror.age(now)
+            return age is not None and age > self.config.bounds.stall_seconds
+        return False  # a draining worker has its own deadline
+
+    def _on_event(self, slot: Slot, event: Event) -> None:
+        match event:
+            case Report():
+                self._on_report(slot, event)
+            case Ready():
+                self._on_ready(slot, event)
+            case Failed():
+                slot.failure = event.reason
+                self._fail_startup(event.reason)
+            case Line():
+                self.log.write(event.level, event.message, {**event.fields, "worker": slot.index})
+            case Done() | Explained():
+                pass  # answers never arrive here: WorkerProcess takes them
+
+    def _on_report(self, slot: Slot, report: Report) -> None:
+        try:
+            self.totals.add(report.delta)
+        except ValueError as error:
+            slot.failure = str(error)
+            if slot.worker is not None:
+                slot.worker.kill()
+            return
+        slot.mirror.receive(report, time.monotonic())
+        for sample in report.delta.samples:
+            self.log.info(
+                "refused",
+                worker=slot.index,
+                rule=sample.rule,
+                limit=sample.limit,
+                verb=sample.verb,
+                target=sample.target,
+                user=sample.user,
+                userAgent=sample.user_agent,
+                source=sample.source,
+                retryAfter=sample.retry_after,
+            )
+
+    def _on_ready(self, slot: Slot, ready: Ready) -> None:
+        slot.state = State.SERVING
+        slot.digest = ready.digest
+        slot.mirror.reported_at = time.monotonic()
+        pid = slot.worker.pid if slot.worker else 0
+        self.log.info("worker serves", worker=slot.index, pid=pid, policy=ready.digest)
+        if slot.revision != self.keeper.active.revision.number:
+            # The policy changed while this worker was starting with the one before.
+            task = asyncio.create_task(self._catch_up(slot))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _catch_up(self, slot: Slot) -> None:
+        await self._apply_policy(slot)
+        await self._apply_enforcement(slot)
+
+    def _fail_startup(self, reason: str) -> None:
+        """A worker that never served and says why will not do better the next time."""
+        served = any(slot.mirror.reported_at is not None for slot in self.slots)
+        failed = self._startup_failed
+        if (
+            not served
+            and failed is not None
+            and not failed.done()
+            and not any(self.restarts.values())
+        ):
+            failed.set_result(reason)
+
+    # Changes, each acknowledged by every serving worker or reported as not.
+
+    async def put_policy(
+        self, text: str, name: str, *, generation: int | None, actor: str, dry_run: bool
+    ) -> tuple[Changed | WouldChange | Stale | Invalid | NotStored, tuple[Acknowledgement, ...]]:
+        """Compiles, stores and applies a policy; see ``keeper.propose``."""
+        change = await self.keeper.propose(
+            text, name, generation=generation, actor=actor, dry_run=dry_run
+        )
+        if not isinstance(change, Changed):
+            return change, ()
+        return change, await self._policy_to_workers()
+
+    async def set_enforcement(
+        self, enforcement: str, actor: str
+    ) -> tuple[Changed | NotStored, tuple[Acknowledgement, ...]]:
+        """Overrides the configured enforcement on every worker; "" returns to it."""
+        change = await self.keeper.set_enforcement(enforcement)
+        if isinstance(change, NotStored):
+            return change, ()
+        self.log.warning("enforcement changed", enforcement=self.enforcement, actor=actor)
+        return change, await self._all(self._apply_enforcement)
+
+    async def reload(self) -> None:
+        """SIGHUP: the policy file if it changed, and the static tokens."""
+        try:
+            change = await self.keeper.reload_file()
+            tokens = await asyncio.get_running_loop().run_in_executor(None, self._read_tokens)
+        except StartupError as error:
+            self.log.error("reload failed, everything stays", reason=str(error))
+            return
+        if isinstance(change, Invalid):
+            for problem in change.problems:
+                self.log.error(
+                    "policy file is invalid, the active policy stays", reason=str(problem)
+                )
+        elif isinstance(change, Changed):
+            await self._policy_to_workers()
+        self._tokens = tokens
+        await self._all(self._apply_tokens)
+        active = self.keeper.active
+        self.log.info("reloaded", generation=active.revision.generation, why=active.why)
+
+    async def explain(self, question: Question) -> Explained | None:
+        """What a serving worker would decide; None when none answers in time."""
+        for slot in self.slots:
+            if slot.worker is not None and slot.state is State.SERVING:
+                answer = await slot.worker.ask(
+                    lambda number: Explain(number, question), ACKNOWLEDGE_SECONDS
+                )
+                if isinstance(answer, Explained):
+                    return answer
+        return None
+
+    async def _policy_to_workers(self) -> tuple[Acknowledgement, ...]:
+        active = self.keeper.active
+        revision = active.revision
+        self.log.warning(
+            "policy changed",
+            generation=revision.generation,
+            digest=revision.policy_digest,
+            origin=revision.origin.kind,
+            actor=revision.origin.actor,
+            why=active.why,
+        )
+        return await self._all(self._apply_policy)
+
+    async def _all(self, apply: Apply) -> tuple[Acknowledgement, ...]:
+        serving = [slot for slot in self.slots if slot.state is State.SERVING]
+        return tuple(await asyncio.gather(*(apply(slot) for slot in serving)))
+
+    async def _apply_policy(self, slot: Slot) -> Acknowledgement:
+        revision = self.keeper.active.revision
+        slot.revision = revision.number
+        done = await self._ask(
+            slot,
+            lambda number: ApplyPolicy(
+                number, revision.policy, revision.policy_name, revision.generation
+            ),
+        )
+        if done.problem == "":
+            slot.digest = revision.policy_digest
+        return done
+
+    async def _apply_enforcement(self, slot: Slot) -> Acknowledgement:
+        slot.revision = self.keeper.active.revision.number
+        return await self._ask(slot, lambda number: SetEnforcement(number, self.enforcement))
+
+    async def _apply_tokens(self, slot: Slot) -> Acknowledgement:
+        return await self._ask(slot, lambda number: SetTokens(number, self._tokens))
+
+    async def _ask(self, slot: Slot, make: MakeCommand) -> Acknowledgement:
+        if slot.worker is None:
+            return Acknowledgement(slot.index, "worker is being replaced")
+        answer = await slot.worker.ask(make, ACKNOWLEDGE_SECONDS)
+        if answer is None:
+            problem = f"no answer within {ACKNOWLEDGE_SECONDS:g} s"
+        else:
+            problem = answer.problem
+        if problem:
+            self.log.error("worker did not apply a change", worker=slot.index, reason=problem)
+        return Acknowledgement(slot.index, problem)
+
+    def _read_tokens(self) -> str:
+        path = self.config.identity.static_tokens_file
+        return read_text(path, "identity.staticTokensFile", MAX_TOKENS_BYTES) if path else ""
