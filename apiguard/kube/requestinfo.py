@@ -110,8 +110,9 @@ def parse_request(method: str, target: str) -> RequestInfo:
     BadRequest: with ``close`` where the target is no origin form at all, without it where only its
     meaning is in doubt.
 
-    Costs 3.5 µs for a plain LIST, 4.6 µs with the six parameters of an informer's watch
-    (CPython 3.11); half of it is filling the frozen value.
+    Costs 2.6 µs for a named object, 3 µs for a bare LIST, 7 µs for an informer's watch with six
+    parameters, 9 µs once the path holds an escape, 19 µs with a metadata.name selector (CPython
+    3.11, best of five): whoever calls this per request remembers the answer per method and target.
     """
     if not (target.isascii() and target.isprintable()) or " " in target:
         _check_bytes(target)
@@ -270,6 +271,8 @@ class _Options(NamedTuple):
 
 
 _NO_OPTIONS = _Options("")
+_BARE_LIST = _Options("list", shape=ListShape(7))
+_BARE_DELETION = _Options("deletecollection")
 _COLLECTION_VERBS = frozenset({"get", "delete"})
 _LIST_PARAMETERS = frozenset(
     {
@@ -287,9 +290,11 @@ _SHAPES = tuple(ListShape(bits) for bits in range(8))  # ListShape(n) costs 0.3 
 
 def _list_options(verb: str, query: str) -> _Options:
     """Read the query of a nameless ``get`` (a list or watch) or ``delete`` (a deletecollection)."""
+    if not query:
+        return _BARE_LIST if verb == "get" else _BARE_DELETION
     if query.count("&") >= MAX_PARAMETERS:
         _refuse(f"the query has more than {MAX_PARAMETERS} parameters")
-    values = first_values(query, _LIST_PARAMETERS) if query else {}
+    values = first_values(query, _LIST_PARAMETERS)
     field_selector = values.get("fieldSelector", "")
     label_selector = values.get("labelSelector", "")
     if verb == "delete":
