@@ -67,13 +67,7 @@ def _verb(info: RequestInfo, caller: Caller) -> str:
 
 
 def _resource(info: RequestInfo, caller: Caller) -> str:
-    """``resource[.group][/subresource]`` as a policy names it; "" for a non-resource request."""
-    name = info.resource
-    if info.api_group:
-        name = f"{name}.{info.api_group}"
-    if info.subresource:
-        name = f"{name}/{info.subresource}"
-    return name[:LONGEST_VALUE]
+    return info.qualified[:LONGEST_VALUE]
 
 
 _FIELDS: dict[Per, Callable[[RequestInfo, Caller], str]] = {

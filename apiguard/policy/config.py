@@ -1,0 +1,393 @@
+"""Shape of a GuardConfig file: text -> frozen values, or every problem with its line.
+
+Each bound of the guard is one field of ``Bounds``, with its unit and the reason for its default;
+its name in the file is the same in camelCase. File paths are left as written: whoever opened the
+file resolves them against its directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+from .document import parse
+from .fields import Findings, Section, check_kind
+from .sources import Network, parse_network
+
+KIND = "GuardConfig"
+MAX_SERVERS = 64
+MAX_WORKERS = 64
+
+
+class Enforcement(Enum):
+    """What the guard as a whole does with a refusal."""
+
+    ENFORCE = "enforce"  # answers 429
+    SHADOW = "shadow"  # counts what it would refuse and lets everything pass
+    OFF = "off"  # does not classify or count at all
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """TLS towards clients."""
+
+    cert_file: str
+    """PEM certificate chain, the server's own certificate first."""
+
+    key_file: str
+    """PEM private key of that certificate."""
+
+    client_ca_file: str | None = None
+    """PEM authorities of client certificates; absent: none is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """Where clients connect."""
+
+    address: str
+    """``host:port``; an IPv6 host in brackets."""
+
+    tls: TlsConfig | None = None
+    """Absent: plain HTTP, over which kubectl sends no credentials."""
+
+    trusted_proxy_cidrs: tuple[str, ...] = ()
+    """Peers whose PROXY protocol header names the client; from others such a header is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
+    """The kube-apiservers behind the guard."""
+
+    servers: tuple[str, ...]
+    """``https://host:port`` (or http) of each, without path."""
+
+    ca_file: str | None = None
+    """PEM authorities that sign upstream's certificates; absent: the system's."""
+
+    server_name: str | None = None
+    """Name to ask for and to verify in upstream's certificate; absent: the host of the URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConfig:
+    """Where verified users come from."""
+
+    static_tokens_file: str | None = None
+    """kube-apiserver's CSV: token,user,uid[,"group1,group2"]."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """The port that still answers when traffic drowns."""
+
+    address: str
+    """``host:port``; keep it off public networks."""
+
+    token_file: str
+    """Holds the bearer token of everything but health checks."""
+
+    hosts: tuple[str, ...] = ()
+    """Host names accepted besides the address itself; others are answered 421."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBounds:
+    """One request on its way in."""
+
+    header_bytes: int = 65_536
+    """Bytes of request headers. More is 431."""
+
+    header_fields: int = 256
+    """Header lines. More is 431."""
+
+    header_seconds: int = 10
+    """Seconds for the complete head: a total, so that one byte at a time buys nothing."""
+
+    target_bytes: int = 65_536
+    """Bytes of path and query. More is 414."""
+
+    body_bytes: int = 3_211_264
+    """Bytes of a request body: upstream's 3 MiB and 64 KiB, so that its own limit answers first."""
+
+    body_min_bytes_per_second: int = 1_024
+    """Slowest body accepted, measured once ``bodyGraceSeconds`` have passed."""
+
+    body_grace_seconds: int = 10
+    """Seconds before a slow body counts as slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBounds:
+    """Connections from clients."""
+
+    handshake_seconds: int = 10
+    """Seconds for a TLS handshake."""
+
+    unfinished_handshakes: int = 64
+    """Handshakes in progress per worker: the most expensive thing a stranger can ask for."""
+
+    idle_client_seconds: int = 120
+    """Seconds a connection may wait for its next request; above upstream's own 90."""
+
+    connections: int = 0
+    """Open connections per worker; 0: nine tenths of the descriptor limit less 256 kept for
+    admin and upstream."""
+
+    connections_per_source: int = 2_000
+    """Open connections per source address, IPv6 by /64."""
+
+    pipelined_requests: int = 16
+    """Requests held while one is answered; then reading stops."""
+
+    buffered_bytes: int = 262_144
+    """Bytes held per direction before the other side is paused."""
+
+    write_stall_seconds: int = 60
+    """Seconds a client may accept no byte of an answer or a watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamBounds:
+    """Connections to kube-apiserver."""
+
+    idle_upstream_seconds: int = 60
+    """Seconds a connection is kept for reuse: below upstream's 90, so that it closes last."""
+
+    first_byte_seconds: int = 65
+    """Seconds until upstream answers: its own deadline of 60 answers first. Long-running requests
+    have none."""
+
+    requests_per_upstream: int = 600
+    """Requests in progress per upstream address, watches aside: kube-apiserver's 400 + 200."""
+
+    watches_per_upstream: int = 20_000
+    """Open watches and streams per upstream address: each is a local port of the guard."""
+
+    waiting_requests: int = 1_000
+    """Requests that wait for an upstream connection; more are answered 429."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessBounds:
+    """A worker and its tables."""
+
+    buckets: int = 20_000
+    """Buckets per worker; then new keys share one bucket per limit."""
+
+    stall_seconds: int = 10
+    """Seconds without a sign of life before a worker is replaced."""
+
+    drain_seconds: int = 60
+    """Seconds for open requests after SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Every bound of the guard; reaching one is counted. In the file all are keys of ``bounds``."""
+
+    request: RequestBounds = field(default_factory=RequestBounds)
+    connection: ConnectionBounds = field(default_factory=ConnectionBounds)
+    upstream: UpstreamBounds = field(default_factory=UpstreamBounds)
+    process: ProcessBounds = field(default_factory=ProcessBounds)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardConfig:
+    """A guard's settings, fixed for the life of its supervisor."""
+
+    listen: ListenConfig
+    upstream: UpstreamConfig
+    admin: AdminConfig
+    state_dir: str
+    """Directory the guard may write: accepted policies and what survives a restart."""
+
+    policy_file: str
+    """The ThrottlePolicy to start with."""
+
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    enforcement: Enforcement = Enforcement.ENFORCE
+    workers: int = 1
+    """Processes that carry traffic; one per core that may be spent on it."""
+
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+def parse_config(text: str, name: str) -> GuardConfig:
+    """The configuration that ``text`` writes; ``name`` is what errors call the file.
+
+    Raises ConfigError with every problem found.
+    """
+    findings = Findings(name)
+    root = Section(findings, parse(text, name))
+    check_kind(root, KIND)
+    listen, upstream, identity, admin, bounds = (
+        root.section(key, required=required)
+        for key, required in (
+            ("listen", True),
+            ("upstream", True),
+            ("identity", False),
+            ("admin", True),
+            ("bounds", False),
+        )
+    )
+    config = GuardConfig(
+        listen=_listen(listen) if listen else ListenConfig(""),
+        upstream=_upstream(upstream) if upstream else UpstreamConfig(()),
+        identity=_identity(identity) if identity else IdentityConfig(),
+        admin=_admin(admin) if admin else AdminConfig("", ""),
+        state_dir=root.text("stateDir"),
+        enforcement=root.choice("enforcement", Enforcement, Enforcement.ENFORCE),
+        workers=root.integer("workers", least=1, most=MAX_WORKERS, default=1),
+        policy_file=root.text("policyFile"),
+        bounds=_bounds(bounds) if bounds else Bounds(),
+    )
+    root.close()
+    findings.raise_any()
+    return config
+
+
+# -- sections
+
+
+def _listen(section: Section) -> ListenConfig:
+    tls = section.section("tls")
+    proxy = section.section("proxyProtocol")
+    config = ListenConfig(
+        address=_address(section),
+        tls=_tls(tls) if tls else None,
+        trusted_proxy_cidrs=_networks(proxy) if proxy else (),
+    )
+    section.close()
+    return config
+
+
+def _tls(section: Section) -> TlsConfig:
+    config = TlsConfig(
+        cert_file=section.text("certFile"),
+        key_file=section.text("keyFile"),
+        client_ca_file=section.optional_text("clientCAFile"),
+    )
+    section.close()
+    return config
+
+
+def _networks(section: Section) -> tuple[str, ...]:
+    texts = section.texts("trustedCIDRs") or ()
+    section.close()
+    networks: list[Network] = []
+    for text in texts:
+        try:
+            networks.append(parse_network(text.value))
+        except ValueError as error:
+            section.findings.add(text.line, text.field, str(error))
+    return tuple(str(network) for network in networks)
+
+
+_SERVER = re.compile(r"(https?)://([^/?#@\s]+)/?")
+
+
+def _upstream(section: Section) -> UpstreamConfig:
+    servers = section.texts("servers", most=MAX_SERVERS)
+    if not servers:
+        section.complain("servers", "must name at least one server, as in https://10.0.0.1:6443")
+    for text in servers or ():
+        found = _SERVER.fullmatch(text.value)
+        reason = _address_problem(found[2], port_required=False) if found else "no"
+        if reason:
+            reason = "must be https://host:port or http://host:port, without path"
+            section.findings.add(text.line, text.field, reason)
+    config = UpstreamConfig(
+        servers=tuple(text.value.rstrip("/") for text in servers or ()),
+        ca_file=section.optional_text("caFile"),
+        server_name=section.optional_text("serverName"),
+    )
+    section.close()
+    return config
+
+
+def _identity(section: Section) -> IdentityConfig:
+    config = IdentityConfig(static_tokens_file=section.optional_text("staticTokensFile"))
+    section.close()
+    return config
+
+
+def _admin(section: Section) -> AdminConfig:
+    config = AdminConfig(
+        address=_address(section),
+        token_file=section.text("tokenFile"),
+        hosts=tuple(text.value.lower() for text in section.texts("hosts") or ()),
+    )
+    section.close()
+    return config
+
+
+def _address(section: Section) -> str:
+    address = section.text("address")
+    if "address" in section and address:
+        reason = _address_problem(address, port_required=True)
+        if reason:
+            section.complain("address", reason)
+    return address
+
+
+def _address_problem(address: str, *, port_required: bool) -> str:
+    """Why ``address`` is no ``host:port``, or "" when it is one."""
+    host, colon, port = address.rpartition(":")
+    if address.endswith("]") or not colon:
+        host, port = address, ""
+    if not port and (port_required or address.endswith(":")):
+        return "must be host:port"
+    if port and not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        return "has no port from 0 to 65535"
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host[1:-1] if host.endswith("]") else "")
+        except ValueError:
+            return "has no IPv6 address between the brackets"
+        return ""
+    return "must have an IPv6 address in brackets" if ":" in host else "" if host else _NO_HOST
+
+
+_NO_HOST = "must name a host; 0.0.0.0 or [::] stand for all addresses"
+
+
+# -- bounds
+
+# The default is the value for nearly everybody; these only tell a setting from a slip.
+_MOST = {"seconds": 86_400, "bytes": 1 << 30, "second": 1 << 30}
+_MOST_ELSE = 10_000_000
+
+
+def camel_case(name: str) -> str:
+    """``header_bytes`` -> ``headerBytes``: the name of a bound in the file."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _bounds(section: Section) -> Bounds:
+    bounds = Bounds()
+    groups = {
+        group.name: _group(section, getattr(bounds, group.name))
+        for group in dataclasses.fields(bounds)
+    }
+    section.close()
+    return dataclasses.replace(bounds, **groups)
+
+
+_G = TypeVar("_G", RequestBounds, ConnectionBounds, UpstreamBounds, ProcessBounds)
+
+
+def _group(section: Section, defaults: _G) -> _G:
+    read = {}
+    for bound in dataclasses.fields(defaults):
+        default: int = getattr(defaults, bound.name)
+        most = _MOST.get(bound.name.rpartition("_")[2], _MOST_ELSE)
+        read[bound.name] = section.integer(
+            camel_case(bound.name), least=min(default, 1), most=most, default=default
+        )
+    return dataclasses.replace(defaults, **read)
