@@ -18,6 +18,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from apiguard.limiter.shares import Share
+from apiguard.limiter.table import BucketView
 from apiguard.telemetry.counters import Delta
 
 PROTOCOL: Final = 1
@@ -31,27 +33,11 @@ MAX_REPORT: Final = 16 << 20
 BUCKETS_PER_REPORT: Final = 4_000
 """Changed buckets one report carries: a full table is mirrored within five reports."""
 
-Text = Annotated[str, msgspec.Meta(max_length=1_024)]
+MAX_TEXT: Final = 1_024
+
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Bucket(msgspec.Struct, frozen=True, array_like=True):
-    """One bucket as its worker last saw it.
-
-    ``level`` tokens at time ``at``, refilled at ``rate`` tokens a second up to ``burst``.
-    ``admitted``, ``refused`` and ``would_refuse`` count the requests it judged.
-    """
-
-    limit: Name
-    key: Annotated[tuple[Text, ...], msgspec.Meta(max_length=8)]
-    level: float
-    at: float
-    rate: float
-    burst: float
-    admitted: Count = 0
-    refused: Count = 0
-    would_refuse: Count = 0
 
 
 class Endpoint(msgspec.Struct, frozen=True, array_like=True):
@@ -95,8 +81,9 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     """Everything a worker needs to serve; the first message it gets.
 
     ``first_start`` says that this machine never ran the guard before: buckets begin full.
-    Otherwise an unknown bucket begins with what one second refills. ``buckets`` are the levels
-    the predecessor had. ``tokens`` is the text of the static tokens file, "" without one.
+    Otherwise an unknown bucket begins with what one second refills, and goes on refilling since
+    ``guard_started``. ``buckets`` and ``shares`` are what the predecessor had. ``tokens`` is the
+    text of the static tokens file, "" without one.
     """
 
     protocol: int
@@ -110,8 +97,9 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     enforcement: str
     tokens: str = ""
     first_start: bool = False
-    buckets: tuple[Bucket, ...] = ()
-    shares: dict[str, float] = {}
+    guard_started: float = 0.0
+    buckets: tuple[BucketView, ...] = ()
+    shares: tuple[Share, ...] = ()
 
 
 class ApplyPolicy(msgspec.Struct, frozen=True, tag="policy"):
@@ -138,9 +126,10 @@ class SetTokens(msgspec.Struct, frozen=True, tag="tokens"):
 
 
 class SetShares(msgspec.Struct, frozen=True, tag="shares"):
-    """This worker's part of each limit's budget, by limit id; absent means an even part."""
+    """This worker's parts of budgets, from now on; answered by ``Done``."""
 
-    shares: dict[str, float]
+    id: int
+    shares: tuple[Share, ...]
 
 
 class Explain(msgspec.Struct, frozen=True, tag="explain"):
@@ -192,17 +181,15 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
     ``loop_lag`` is by how many seconds the report came late, ``resident`` is bytes, ``cpu`` the
     process' CPU seconds so far, ``remembered`` the number of buckets in the worker's table.
-    ``demand`` is what each limit was asked for since the last report, in tokens a second.
     """
 
     delta: Delta
-    buckets: tuple[Bucket, ...]
+    buckets: tuple[BucketView, ...]
     traffic: Traffic
     loop_lag: float = 0.0
     resident: Count = 0
     cpu: float = 0.0
     remembered: Count = 0
-    demand: dict[str, float] = {}
 
 
 class Line(msgspec.Struct, frozen=True, tag="line"):

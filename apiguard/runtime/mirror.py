@@ -1,22 +1,16 @@
 """What the supervisor knows of one worker: its last report and the levels of its buckets.
 
 A successor starts from these levels, and admin answers from them, so neither ever waits for a
-worker. The table is bounded like the worker's own; what goes first is what a successor would
-rebuild anyway: buckets that are full by now, then the longest unused.
+worker. The table is bounded a little above the worker's own; what goes first are the longest
+unused, which the worker's table has replaced before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from apiguard.runtime.control import Bucket, Report, Traffic
+from apiguard.limiter.table import BucketView
+from apiguard.runtime.control import Report, Traffic
 
 BucketKey = tuple[str, tuple[str, ...]]
-
-
-def level(bucket: Bucket, now: float) -> float:
-    """Tokens in ``bucket`` at ``now``."""
-    return min(bucket.burst, bucket.level + max(0.0, now - bucket.at) * bucket.rate)
 
 
 class Mirror:
@@ -26,7 +20,6 @@ class Mirror:
         "_limit",
         "buckets",
         "cpu",
-        "demand",
         "loop_lag",
         "remembered",
         "reported_at",
@@ -34,10 +27,10 @@ class Mirror:
         "traffic",
     )
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.buckets: dict[BucketKey, Bucket] = {}
-        self.demand: dict[str, float] = {}
+    def __init__(self, table: int) -> None:
+        """``table`` is the capacity of the worker's bucket table."""
+        self._limit = table * 5 // 4
+        self.buckets: dict[BucketKey, BucketView] = {}
         self.forget_worker()
 
     def forget_worker(self) -> None:
@@ -56,24 +49,16 @@ class Mirror:
         self.resident = report.resident
         self.cpu = report.cpu
         self.remembered = report.remembered
-        self.demand = report.demand
         for bucket in report.buckets:
-            self.buckets[(bucket.limit, bucket.key)] = bucket
+            self.buckets[(bucket.id, bucket.values)] = bucket
         if len(self.buckets) > self._limit:
-            self._make_room(now)
+            self._make_room()
 
     def age(self, now: float) -> float | None:
         """Seconds since the worker's last report, None before its first."""
         return None if self.reported_at is None else now - self.reported_at
 
-    def keep_limits(self, names: Iterable[str]) -> None:
-        """Drops buckets of limits the policy no longer has."""
-        kept = frozenset(names)
-        self.buckets = {key: b for key, b in self.buckets.items() if b.limit in kept}
-
-    def _make_room(self, now: float) -> None:
-        spent = [b for b in self.buckets.values() if level(b, now) < b.burst]
-        spent.sort(key=lambda b: b.at, reverse=True)
-        # A tenth is freed at once, so that the sort is paid once per so many new buckets.
-        kept = spent[: self._limit * 9 // 10]
-        self.buckets = {(b.limit, b.key): b for b in kept}
+    def _make_room(self) -> None:
+        """Frees a tenth at once, so that the sort is paid once per so many new buckets."""
+        latest = sorted(self.buckets.items(), key=lambda item: item[1].last_seen, reverse=True)
+        self.buckets = dict(latest[: self._limit * 9 // 10])

@@ -124,3 +124,12 @@ def _environment() -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     path = home if not inherited else f"{home}{os.pathsep}{inherited}"
     return {**os.environ, "PYTHONPATH": path}
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where /proc does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -21,7 +21,7 @@ import enum
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,6 +48,7 @@ from apiguard.runtime.control import (
 from apiguard.runtime.keeper import Changed, Invalid, NotStored, PolicyKeeper, Stale, WouldChange
 from apiguard.runtime.log import StreamLog
 from apiguard.runtime.mirror import Mirror
+from apiguard.runtime.probe import Prober
 from apiguard.runtime.process import WORKER_COMMAND, WorkerProcess
 from apiguard.runtime.reload import read_text
 from apiguard.runtime.sockets import open_listeners, raise_descriptor_limit
@@ -123,23 +124,26 @@ class Supervisor:
         config_name: str,
         keeper: PolicyKeeper,
         log: StreamLog,
+        prober: Prober,
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self.config = config
         self.keeper = keeper
         self.log = log
+        self.prober = prober
         self.totals = Totals()
         self.restarts = {"died": 0, "stalled": 0}
         self.started_at = time.time()
         self.draining = False
+        self._started = time.monotonic()
         self.slots: list[Slot] = []
         self._command = tuple(command)
         self._config_text = config_text
         self._config_name = config_name
         self._tokens = ""
         self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._startup_failed: asyncio.Future[str] | None = None
+        self._hurried = False
+        self._failure = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Settings in force.
@@ -165,7 +169,8 @@ class Supervisor:
             self.config.listen.address, self.config.workers, "listen.address"
         )
         self.slots = [
-            Slot(index, sock, self.config.bounds.buckets) for index, sock in enumerate(listeners)
+            Slot(index, sock, self.config.bounds.process.buckets)
+            for index, sock in enumerate(listeners)
         ]
 
     async def run(self) -> int:
@@ -173,55 +178,56 @@ class Supervisor:
 
         Raises StartupError when the first worker cannot serve at all.
         """
-        loop = asyncio.get_running_loop()
-        self._startup_failed = loop.create_future()
-        self._install_signals(loop)
-        keepers = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
-        watch = asyncio.create_task(self._watch())
+        self._install_signals(asyncio.get_running_loop())
+        keepers = [self._spawn(self._keep(slot)) for slot in self.slots]
+        others = [self._spawn(self._watch()), self._spawn(self.prober.run())]
         try:
-            await self._until_stopped()
+            await self._stopping.wait()
+            if self._failure:
+                raise StartupError(self._failure)
             return await self._drain(keepers)
         finally:
-            watch.cancel()
+            self._kill_workers()
             for slot in self.slots:
-                if slot.worker is not None:
-                    slot.worker.kill()
                 slot.listening.close()
-            for task in keepers:
+            for task in (*keepers, *others):
                 task.cancel()
-            await asyncio.gather(watch, *keepers, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stop(self) -> None:
         """First call drains, second ends at once: what SIGTERM and SIGINT do."""
         if self._stopping.is_set():
-            self._hurry.set()
+            self._hurried = True
+            self._kill_workers()
         self._stopping.set()
+
+    def _kill_workers(self) -> None:
+        for slot in self.slots:
+            if slot.worker is not None:
+                slot.worker.kill()
 
     def _install_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn_reload())
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload()))
 
-    def _spawn_reload(self) -> None:
-        task = asyncio.create_task(self.reload())
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
 
-    async def _until_stopped(self) -> None:
-        assert self._startup_failed is not None
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait(
-                {stopping, self._startup_failed}, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            stopping.cancel()
-        if self._startup_failed.done():
-            raise StartupError(self._startup_failed.result())
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that failed leaves a guard that looks alive and is not: better to end."""
+        self._tasks.discard(task)
+        defect = None if task.cancelled() else task.exception()
+        if defect is not None:
+            self._failure = f"defect: {type(defect).__name__}: {defect}"
+            self._stopping.set()
 
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> int:
         """Not ready first, then no new connections, then the end of what is open."""
-        seconds = self.config.bounds.drain_seconds
+        seconds = self.config.bounds.process.drain_seconds
         self.draining = True
         self.log.info("draining", seconds=seconds)
         for slot in self.slots:
@@ -231,24 +237,17 @@ class Supervisor:
             elif slot.worker is not None:
                 slot.worker.kill()
             slot.listening.close()
-        hurry = asyncio.create_task(self._hurry.wait())
-        ended = asyncio.gather(*keepers, return_exceptions=True)
-        await asyncio.wait(
-            {hurry, ended}, timeout=seconds + KILL_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        clean = ended.done()
-        hurry.cancel()
-        ended.cancel()
-        self.log.info("stopped", clean=clean)
-        return 0 if clean or not self._hurry.is_set() else 1
+        _, late = await asyncio.wait(keepers, timeout=seconds + KILL_SECONDS)
+        self.log.info("stopped", cut=bool(late) or self._hurried)
+        return 1 if self._hurried else 0
 
     # Workers.
 
     async def _keep(self, slot: Slot) -> None:
         """Runs worker after worker in ``slot`` until the guard drains."""
-        while not self.draining:
+        while True:
             code = await self._run_worker(slot)
-            if self.draining:
+            if self._stopping.is_set():
                 return
             self._note_death(slot, code)
             await asyncio.sleep(BACKOFF_SECONDS[min(slot.young_deaths, len(BACKOFF_SECONDS)) - 1])
@@ -296,6 +295,7 @@ class Supervisor:
             enforcement=self.enforcement,
             tokens=self._tokens,
             first_start=first,
+            guard_started=self._started,
             buckets=tuple(slot.mirror.buckets.values()),
         )
 
@@ -327,7 +327,7 @@ class Supervisor:
             return now - slot.started_at > START_SECONDS
         if slot.state is State.SERVING:
             age = slot.mirror.age(now)
-            return age is not None and age > self.config.bounds.stall_seconds
+            return age is not None and age > self.config.bounds.process.stall_seconds
         return False  # a draining worker has its own deadline
 
     def _on_event(self, slot: Slot, event: Event) -> None:
@@ -375,9 +375,7 @@ class Supervisor:
         self.log.info("worker serves", worker=slot.index, pid=pid, policy=ready.digest)
         if slot.revision != self.keeper.active.revision.number:
             # The policy changed while this worker was starting with the one before.
-            task = asyncio.create_task(self._catch_up(slot))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._catch_up(slot))
 
     async def _catch_up(self, slot: Slot) -> None:
         await self._apply_policy(slot)
@@ -386,14 +384,9 @@ class Supervisor:
     def _fail_startup(self, reason: str) -> None:
         """A worker that never served and says why will not do better the next time."""
         served = any(slot.mirror.reported_at is not None for slot in self.slots)
-        failed = self._startup_failed
-        if (
-            not served
-            and failed is not None
-            and not failed.done()
-            and not any(self.restarts.values())
-        ):
-            failed.set_result(reason)
+        if not served and not any(self.restarts.values()):
+            self._failure = reason
+            self._stopping.set()
 
     # Changes, each acknowledged by every serving worker or reported as not.
 

@@ -29,15 +29,36 @@ or not allowed by the guard; no answer from upstream."""
 
 OTHER_VERB = "other"
 KNOWN_VERBS = frozenset(
-    ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
-    + ("post", "put", "head", "options", "proxy")
+    {
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+        "post",
+        "put",
+        "head",
+        "options",
+        "proxy",
+    }
 )
 """Verbs of resource requests, and HTTP methods in lower case as non-resource requests have them."""
 
 GUARD_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 """Upper bounds in seconds for the guard's own time: 0.3 ms is the aim, a loop stall is visible."""
 
-UPSTREAM_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25) + (
+UPSTREAM_BUCKETS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
     0.5,
     1.0,
     2.5,
