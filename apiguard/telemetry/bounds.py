@@ -25,7 +25,9 @@ BUCKETS = "buckets"
 USER_AGENTS_PER_CALLER = "user_agents_per_caller"
 PIPELINED = "pipelined"
 BUFFERED = "buffered"
+WAITING_REQUESTS = "waiting_requests"
 WATCHES = "watches"
+WRITE_STALL = "write_stall"
 REFUSED_TOO_OFTEN = "refused_too_often"
 DRAIN = "drain"
 
@@ -48,6 +50,8 @@ BOUNDS = MappingProxyType(
         USER_AGENTS_PER_CALLER: "requests whose user-agent shares the caller's common bucket",
         PIPELINED: "times reading stopped for pipelined requests",
         BUFFERED: "times reading stopped for a full buffer",
+        WAITING_REQUESTS: "requests that found no upstream connection and no place to wait: 429",
+        WRITE_STALL: "clients that accepted no byte of an answer for too long: closed",
         WATCHES: "watches refused at the limit of open watches: 429",
         REFUSED_TOO_OFTEN: "times a connection refused too often was not read for a while",
         DRAIN: "exchanges cut at the end of a drain",

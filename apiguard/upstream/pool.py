@@ -76,8 +76,9 @@ class Pool(Generic[J, C]):
         return sum(len(queue) for queue in self._queues)
 
     @property
-    def idle(self) -> int:
-        return sum(len(stack) for stack in self._idle.values())
+    def size(self) -> int:
+        """Connections, in use and idle."""
+        return len(self._use) + sum(len(stack) for stack in self._idle.values())
 
     # -- jobs --------------------------------------------------------------------------------
 

@@ -36,6 +36,11 @@ class ChunkedDecoder:
         self._trailer_bytes = 0
         self.done = False
 
+    @property
+    def between(self) -> bool:
+        """A chunk has just ended and no byte of the next is here."""
+        return not (self._left or self._need_crlf or self._line or self._trailers)
+
     def feed(self, data: bytes, pos: int, pieces: list[bytes]) -> int:
         """Appends body bytes to ``pieces``; returns how far ``data`` was read.
 

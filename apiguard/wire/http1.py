@@ -89,7 +89,9 @@ class Http1Server(_Output):
     """The side that faces a client; is the ServerStream of its current request.
 
     ``should_close`` asks the runtime to close once everything is sent; ``broken`` to reset the
-    connection at once, so that an incomplete answer cannot pass for a complete one.
+    connection at once, so that an incomplete answer cannot pass for a complete one. ``linger``
+    asks to read on for a moment before closing: closing on unread bytes resets the connection,
+    and the client might lose the answer.
     ``draining`` makes the next answer the last.
     """
 
@@ -103,6 +105,7 @@ class Http1Server(_Output):
         "_handler",
         "_head_limit",
         "_heads",
+        "_held_heads",
         "_last_block",
         "_last_raw",
         "_left",
@@ -121,6 +124,7 @@ class Http1Server(_Output):
         "requests",
         "should_close",
         "state",
+        "writable",
     )
 
     def __init__(
@@ -142,7 +146,9 @@ class Http1Server(_Output):
         self.broken = False
         self.draining = False
         self.linger = False
+        self.writable = True
         self._buffer = bytearray()
+        self._held_heads = 0
         self._scanned = 0  # bytes of an incomplete head already looked at
         self._line_end = -1  # where its first line ends
         self._consuming = False
@@ -168,6 +174,17 @@ class Http1Server(_Output):
         return len(self._buffer)
 
     @property
+    def held_heads(self) -> int:
+        """Requests among them, as far as one can tell without reading them."""
+        return self._held_heads if self._buffer else 0
+
+    @property
+    def awaits_continue(self) -> bool:
+        """The client waits for a 100 before it sends its body."""
+        block = self._block
+        return block is not None and block.expects and not self._received
+
+    @property
     def head_begun(self) -> bool:
         """Part of a head is here, the rest is not."""
         return self.state is State.HEAD and bool(self._buffer)
@@ -187,7 +204,7 @@ class Http1Server(_Output):
                 self._sink.request_data(data)
             return
         if self._buffer:
-            self._buffer += data
+            self._hold(data)
             self._advance()
             return
         self._keep(data, self._consume(data))
@@ -240,9 +257,15 @@ class Http1Server(_Output):
             return
         self._keep(data, self._consume(data))
 
+    def _hold(self, data: bytes) -> None:
+        if not self._buffer:
+            self._held_heads = 0
+        self._held_heads += data.count(b"\r\n\r\n")
+        self._buffer += data
+
     def _keep(self, data: bytes, pos: int) -> None:
         if pos < len(data) and self.state is not State.CLOSED:
-            self._buffer += data[pos:] if pos else data
+            self._hold(data[pos:] if pos else data)
             if self.state is State.HEAD:
                 self._check_partial()
 
@@ -370,6 +393,7 @@ class Http1Server(_Output):
         """The body cannot be read on: whoever takes the request answers; nobody reads further."""
         sink, self._sink = self._sink, None
         self._close = True
+        self.linger = True
         self.state = State.CLOSED
         if sink is not None:
             sink.request_aborted(error)
@@ -400,17 +424,26 @@ class Http1Server(_Output):
 
     def pause_body(self) -> None:
         self._paused = True
+        self._on_output()
 
     def resume_body(self) -> None:
         self._paused = False
+        self._on_output()
+
+    def set_writable(self, writable: bool) -> None:
+        """The client's transport is full, or takes bytes again."""
+        self.writable = writable
+        if self._sink is not None:
+            self._sink.client_writable(writable)
 
     # -- answering ---------------------------------------------------------------------------
 
     def send_interim(self, head: ResponseHead) -> None:
         self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.lines))
 
-    def send_head(self, head: ResponseHead) -> None:
+    def send_head(self, head: ResponseHead, *, close: bool = False) -> None:
         self._answering = True
+        self._close = self._close or close
         length = head.length
         if length >= 0:
             framing = b"Content-Length: %d\r\n" % head.declared if head.declared >= 0 else b""
@@ -478,7 +511,7 @@ class Http1Server(_Output):
 
     def _shut(self) -> None:
         """Nothing more is read as a request; the runtime closes after sending."""
-        self.linger = self.state is State.BODY
+        self.linger = self.linger or self.state is State.BODY
         self.state = State.CLOSED
         self.should_close = True
         self._sink = None
@@ -563,8 +596,14 @@ class Http1Client(_Output):
         self._upgrading = False
 
     @property
-    def busy(self) -> bool:
-        return self._sink is not None
+    def at_boundary(self) -> bool:
+        """Between two chunks: where a server that writes events ends one and begins the next."""
+        return self._chunks is not None and self._chunks.between
+
+    def set_writable(self, writable: bool) -> None:
+        """Upstream's transport is full, or takes bytes again."""
+        if self._sink is not None:
+            self._sink.upstream_writable(writable)
 
     @property
     def reusable(self) -> bool:

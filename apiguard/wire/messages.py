@@ -169,10 +169,14 @@ class ServerStream(Protocol):
 
     body_limit: int
 
+    @property
+    def writable(self) -> bool:
+        """The client's transport takes bytes; changes are told to the sink."""
+
     def send_interim(self, head: ResponseHead) -> None:
         """A 1xx other than 101."""
 
-    def send_head(self, head: ResponseHead) -> None: ...
+    def send_head(self, head: ResponseHead, *, close: bool = False) -> None: ...
 
     def send_data(self, data: bytes) -> None: ...
 

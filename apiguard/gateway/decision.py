@@ -1,0 +1,83 @@
+"""What is decided about a request, as values."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from apiguard.kube.identity import Caller
+from apiguard.kube.requestinfo import RequestInfo
+from apiguard.limiter.flow import Flow
+from apiguard.upstream.endpoint import Lane
+from apiguard.wire.messages import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a client connection.
+
+    ``source`` is its address as upstream shall audit it, ``source_key`` what per-source buckets
+    are keyed by; ``certified`` whether it presented a client certificate.
+    """
+
+    source: str
+    source_key: str
+    certified: bool = False
+
+    @classmethod
+    def at(cls, address: str, *, certified: bool = False) -> Peer:
+        """``address`` is a textual IP address, perhaps with an IPv6 zone."""
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        if isinstance(ip, ipaddress.IPv6Address):
+            # One subscriber usually holds a /64: 2**64 addresses are no fresh buckets.
+            network = ipaddress.IPv6Network((int(ip) >> 64 << 64, 64))
+            return cls(str(ip), str(network), certified)
+        return cls(str(ip), str(ip), certified)
+
+
+class Forward:
+    """The request goes upstream.
+
+    ``fields`` are all header lines upstream gets. ``over_limit`` marks a request that a limit not
+    enforced would have refused. Not a dataclass: one is built per request, and a frozen one costs
+    three times as much to build (0.9 against 0.3 us).
+    """
+
+    __slots__ = ("caller", "fields", "flow", "info", "lane", "over_limit", "upgrade")
+
+    def __init__(
+        self,
+        info: RequestInfo,
+        caller: Caller,
+        flow: Flow,
+        lane: Lane,
+        fields: bytes,
+        upgrade: bool,
+        over_limit: bool,
+    ) -> None:
+        self.info = info
+        self.caller = caller
+        self.flow = flow
+        self.lane = lane
+        self.fields = fields
+        self.upgrade = upgrade
+        self.over_limit = over_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request is answered here. ``flow`` is the rule that refused it, None for bad requests.
+
+    ``decision`` is one of ``telemetry.counters.DECISIONS``.
+    """
+
+    reply: Reply
+    decision: str
+    verb: str
+    flow: Flow | None = None
+    close: bool = False
+
+
+Decision = Forward | Refuse

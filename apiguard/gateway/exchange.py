@@ -1,0 +1,288 @@
+"""Exchange: one forwarded request until its outcome.
+
+It is the sink of both streams: request bytes go up, response bytes go down, and whatever ends
+first ends the other in the right way. It owns the rule that nothing is sent twice: once a request
+has been given to a connection, a failure is answered by what may have happened upstream,
+
+====================  ==========================================================================
+lost before any head  read 503 with Retry-After, watch 429 with Retry-After (an informer would
+                      relist on 503), write 504 "outcome unknown" without (clients repeat any 5xx
+                      that carries it)
+lost after the head   the client's response is broken visibly, never ended cleanly
+client gone           the upstream connection is closed: its answer would come late
+====================  ==========================================================================
+
+A client that answers slowly, or upstream that does, pauses the other side through
+``pause_body``/``resume_body``; nothing is buffered here but a request body that waits for its
+connection, and that stops the client at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from apiguard.errors import WireError
+from apiguard.gateway import replies
+from apiguard.gateway.decision import Forward
+from apiguard.kube.requestinfo import RequestInfo
+from apiguard.wire.messages import (
+    HeaderBlock,
+    Reply,
+    RequestLine,
+    ResponseHead,
+    ResponseSink,
+    ServerStream,
+)
+
+if TYPE_CHECKING:
+    from apiguard.gateway.session import Session
+
+
+class UpstreamStream(Protocol):
+    """A connection to upstream, carrying this exchange's request."""
+
+    @property
+    def at_boundary(self) -> bool:
+        """Between two pieces the server wrote: where a stream of events may be ended."""
+
+    def start(
+        self, sink: ResponseSink, line: RequestLine, lines: bytes, *, length: int, upgrading: bool
+    ) -> None: ...
+
+    def send_data(self, data: bytes) -> None: ...
+
+    def send_end(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    def pause_body(self) -> None: ...
+
+    def resume_body(self) -> None: ...
+
+
+class Exchange:
+    """Sink of one client stream and one upstream stream.
+
+    ``code`` is the status the client got, 0 while it got none.
+    """
+
+    __slots__ = (
+        "_held",
+        "_line",
+        "_request_done",
+        "_session",
+        "_stream",
+        "_upstream",
+        "block",
+        "code",
+        "forward",
+        "head_due",
+        "sent_at",
+        "tunnel",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        stream: ServerStream,
+        line: RequestLine,
+        block: HeaderBlock,
+        forward: Forward,
+    ) -> None:
+        self._session = session
+        self._stream: ServerStream | None = stream
+        self._line = line
+        self._upstream: UpstreamStream | None = None
+        self._held: list[bytes] | None = None
+        self._request_done = False
+        self.block = block
+        self.forward = forward
+        self.code = 0
+        self.sent_at = 0.0
+        self.head_due = 0.0  # when silence becomes a 504; 0 for never
+        self.tunnel = False
+
+    @property
+    def info(self) -> RequestInfo:
+        return self.forward.info
+
+    @property
+    def finished(self) -> bool:
+        return self._stream is None
+
+    # -- the connection ----------------------------------------------------------------------
+
+    def assigned(self, upstream: UpstreamStream, now: float) -> None:
+        """The request goes out on ``upstream``: from here it counts as sent."""
+        self._upstream = upstream
+        self.sent_at = now
+        if not self.forward.info.long_running:
+            self.head_due = now + self._session.gateway.first_byte_seconds
+        forward = self.forward
+        upstream.start(
+            self,
+            self._line,
+            forward.fields,
+            length=self.block.length,
+            upgrading=forward.upgrade,
+        )
+        held, self._held = self._held, None
+        if held is not None:
+            for piece in held:
+                upstream.send_data(piece)
+            if self._stream is not None:
+                self._stream.resume_body()
+        if self._request_done and self.block.length:
+            upstream.send_end()
+
+    def refused(self, reply: Reply) -> None:
+        """There is no connection to be had: nothing was sent."""
+        self._answer(reply)
+
+    # -- request: sink of the client's stream ------------------------------------------------
+
+    def request_data(self, data: bytes) -> None:
+        if self._upstream is not None:
+            self._upstream.send_data(data)
+            return
+        if self._held is None:
+            self._held = []
+            if self._stream is not None:
+                self._stream.pause_body()
+        self._held.append(data)
+
+    def request_end(self) -> None:
+        self._request_done = True
+        if self._upstream is not None and (self.tunnel or self.block.length):
+            self._upstream.send_end()
+            if self.tunnel:
+                self._finish()
+
+    def request_aborted(self, error: WireError | None) -> None:
+        self._cancel_upstream()
+        if error is None:
+            self._finish()
+        else:
+            self._session.gateway.count_malformed(error)
+            self._answer(replies.malformed(error.code, error.reason, error.message), close=True)
+
+    def client_writable(self, writable: bool) -> None:
+        if self._upstream is not None:
+            if writable:
+                self._upstream.resume_body()
+            else:
+                self._upstream.pause_body()
+
+    # -- response: sink of the upstream stream -----------------------------------------------
+
+    def response_interim(self, head: ResponseHead) -> None:
+        if self._stream is not None:
+            self._stream.send_interim(head)
+
+    def response_head(self, head: ResponseHead) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        session = self._session
+        self.code = head.status
+        self.head_due = 0.0
+        session.gateway.counters.upstream_seconds.observe(session.clock() - self.sent_at)
+        if head.status == 101:
+            self.tunnel = True
+            stream.start_tunnel(head)
+            return
+        if not stream.writable and self._upstream is not None:
+            self._upstream.pause_body()
+        stream.send_head(head, close=self.forward.upgrade)
+
+    def response_data(self, data: bytes) -> None:
+        if self._stream is not None:
+            self._stream.send_data(data)
+
+    def response_end(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        self._upstream = None
+        self._finish()
+        stream.send_end()
+
+    def response_aborted(self, reason: str) -> None:
+        self._upstream = None
+        if self._stream is None:
+            return
+        if self.code:
+            self._break()
+        elif self.forward.info.verb == "watch":
+            busy = replies.too_busy(
+                "the API server closed the connection before the watch began, please try again",
+                1,
+                self._session.representation(self.block),
+            )
+            self._answer(busy)
+        elif self.forward.info.mutating:
+            self._answer(replies.OUTCOME_UNKNOWN)
+        else:
+            self._answer(replies.LOST_READ)
+
+    def upstream_writable(self, writable: bool) -> None:
+        if self._stream is not None:
+            if writable:
+                self._stream.resume_body()
+            else:
+                self._stream.pause_body()
+
+    # -- endings -----------------------------------------------------------------------------
+
+    def silent(self) -> None:
+        """Upstream did not answer in time."""
+        self._cancel_upstream()
+        self._answer(replies.OUTCOME_UNKNOWN if self.forward.info.mutating else replies.SILENT)
+
+    def end_stream(self) -> bool:
+        """End a running response cleanly, where that loses nothing; False to ask again later."""
+        upstream, stream = self._upstream, self._stream
+        if upstream is None or stream is None or not self.code or self.tunnel:
+            return False
+        if not upstream.at_boundary:
+            return False
+        self._cancel_upstream()
+        self._finish()
+        stream.send_end()
+        return True
+
+    def cut(self) -> None:
+        """Break off, whatever the state: the worker ends, or the client takes nothing."""
+        self._cancel_upstream()
+        self._break()
+
+    def _answer(self, reply: Reply, *, close: bool = False) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        if self.code:
+            self._break()
+            return
+        self.code = reply.status
+        self._finish(failed=True)
+        stream.send_reply(reply, close=close or self.forward.upgrade)
+
+    def _break(self) -> None:
+        stream = self._stream
+        self._finish(failed=True)
+        if stream is not None:
+            stream.abort()
+
+    def _cancel_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.cancel()
+
+    def _finish(self, *, failed: bool = False) -> None:
+        """Exactly once: after this both streams are strangers."""
+        if self._stream is None:
+            return
+        self._stream = None
+        self._cancel_upstream()
+        self._held = None
+        self._session.exchange_finished(self, failed=failed)

@@ -1,0 +1,85 @@
+"""The guard's own answers: Kubernetes Status bodies, serialised once.
+
+A body is a Status in JSON, or in protobuf for clients whose Accept prefers it, with the headers
+kube-apiserver sends beside its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import http
+
+from apiguard.errors import WireError
+from apiguard.kube import status as kube_status
+from apiguard.kube.status import Representation, Status
+from apiguard.limiter.flow import Flow
+from apiguard.wire.messages import Reply
+
+RETRY_FLOOR_SECONDS = 1
+RETRY_CEILING_SECONDS = 30
+
+_COMMON = b"Cache-Control: no-cache, private\r\nX-Content-Type-Options: nosniff\r\n"
+
+
+def reply_to(
+    status: Status,
+    representation: Representation = Representation.JSON,
+    *,
+    retry_after: int = 0,
+    lines: bytes = b"",
+) -> Reply:
+    """``status`` as a complete answer; ``lines`` are further header lines."""
+    body = status.encoded(representation)
+    retry_after = retry_after or status.retry_after_seconds
+    if retry_after:
+        lines += b"Retry-After: %d\r\n" % retry_after
+    return Reply(
+        status.code,
+        http.HTTPStatus(status.code).phrase.encode("ascii"),
+        b"%bContent-Type: %b\r\n%bContent-Length: %d\r\n"
+        % (_COMMON, representation.value.encode("ascii"), lines, len(body)),
+        body,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def malformed(code: int, reason: str, message: str) -> Reply:
+    """The answer to a request that cannot be accepted."""
+    return reply_to(kube_status.from_wire_error(WireError(code, reason, message)))
+
+
+@functools.lru_cache(maxsize=4096)
+def over_limit(flow: Flow, rate: float, retry_after: int, representation: Representation) -> Reply:
+    """429 of a rule. Cached: in a storm the same thirty answers per rule go out again and again."""
+    allowance = "no requests" if rate == 0 else f"{rate:g} requests per second"
+    status = kube_status.too_many_requests(
+        f'rule "{flow.name}" of apiguard allows {allowance} here, please try again later',
+        retry_after,
+    )
+    return reply_to(
+        status, representation, lines=b"Apiguard-Rule: " + flow.name.encode("latin-1") + b"\r\n"
+    )
+
+
+def too_busy(message: str, retry_after: int, representation: Representation) -> Reply:
+    """429 for a bound that is not a rule's."""
+    return reply_to(kube_status.too_many_requests(message, retry_after), representation)
+
+
+CERTIFICATE = reply_to(
+    kube_status.unauthorized(
+        "Unauthorized: apiguard does not forward client certificates yet, use a bearer token"
+    )
+)
+
+UNAVAILABLE = reply_to(
+    kube_status.service_unavailable("no API server behind apiguard can be reached", 1)
+)
+
+LOST_READ = reply_to(
+    kube_status.service_unavailable("the API server closed the connection before it answered", 1)
+)
+
+OUTCOME_UNKNOWN = reply_to(kube_status.outcome_unknown())
+
+SILENT = reply_to(kube_status.gateway_timeout("the API server did not answer in time"))

@@ -1,0 +1,117 @@
+"""Session: what one client connection asks of the gateway.
+
+Turns requests into decisions and decisions into answers or exchanges. It keeps count of refusals:
+a client that ignores Retry-After and asks on is not read again for a while, so that asking faster
+buys nothing and costs the guard little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from apiguard.errors import WireError
+from apiguard.gateway import replies
+from apiguard.gateway.decision import Forward, Peer, Refuse
+from apiguard.gateway.exchange import Exchange
+from apiguard.gateway.gateway import Gateway
+from apiguard.kube.status import Representation
+from apiguard.telemetry import bounds
+from apiguard.wire.messages import HeaderBlock, RequestLine, RequestSink, ServerStream
+
+REFUSALS_PER_SECOND = 5
+"""A connection refused more often than this within a second is not read until it is over."""
+
+PENALTY_SECONDS = 1.0
+
+
+class Dispatcher(Protocol):
+    """Finds upstream connections for exchanges."""
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Calls ``exchange.assigned`` or ``exchange.refused``, now or later, once."""
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """The exchange is over; it may still be waiting for a connection."""
+
+
+class Session:
+    """One client connection. ``quiet_until`` is when its bytes may be read again."""
+
+    __slots__ = (
+        "_dispatcher",
+        "_refusals",
+        "_window",
+        "clock",
+        "exchange",
+        "gateway",
+        "peer",
+        "quiet_until",
+    )
+
+    def __init__(
+        self, gateway: Gateway, peer: Peer, dispatcher: Dispatcher, clock: Callable[[], float]
+    ) -> None:
+        self.gateway = gateway
+        self.peer = peer
+        self.clock = clock
+        self.exchange: Exchange | None = None
+        self.quiet_until = 0.0
+        self._dispatcher = dispatcher
+        self._window = 0.0
+        self._refusals = 0
+
+    def request_received(
+        self, stream: ServerStream, line: RequestLine, block: HeaderBlock
+    ) -> RequestSink | None:
+        now = self.clock()
+        decision = self.gateway.decide(line, block, self.peer, now)
+        if isinstance(decision, Refuse):
+            self._refuse(stream, decision, now)
+            return None
+        exchange = self.exchange = Exchange(self, stream, line, block, decision)
+        stream.body_limit = self.gateway.body_limit(decision.info)
+        self._dispatcher.dispatch(exchange)
+        return None if exchange.finished else exchange
+
+    def request_malformed(self, stream: ServerStream, error: WireError) -> None:
+        self.gateway.count_malformed(error)
+        self.gateway.counters.count("", "rejected", "", error.code)
+        reply = replies.malformed(error.code, error.reason, error.message)
+        stream.send_reply(reply, close=True)
+
+    def _refuse(self, stream: ServerStream, refuse: Refuse, now: float) -> None:
+        name = refuse.flow.name if refuse.flow is not None else ""
+        self.gateway.counters.count(name, refuse.decision, refuse.verb, refuse.reply.status)
+        if refuse.decision == "refused":
+            self._count_refusal(now)
+        stream.send_reply(refuse.reply, close=refuse.close)
+
+    def _count_refusal(self, now: float) -> None:
+        if now - self._window >= 1.0:
+            self._window = now
+            self._refusals = 0
+        self._refusals += 1
+        if self._refusals > REFUSALS_PER_SECOND:
+            self.quiet_until = now + PENALTY_SECONDS
+            self.gateway.counters.hit(bounds.REFUSED_TOO_OFTEN)
+
+    def representation(self, block: HeaderBlock) -> Representation:
+        """How this client wants errors written."""
+        return self.gateway.client(block, self.peer).representation
+
+    def exchange_finished(self, exchange: Exchange, *, failed: bool) -> None:
+        """Called by the exchange, exactly once."""
+        self.exchange = None
+        forward = exchange.forward
+        self.gateway.counters.count(
+            forward.flow.name, _outcome(forward, failed), forward.info.verb, exchange.code
+        )
+        if not exchange.sent_at:
+            self._dispatcher.withdraw(exchange)
+
+
+def _outcome(forward: Forward, failed: bool) -> str:
+    if failed:
+        return "failed"
+    return "would_refuse" if forward.over_limit else "forwarded"

@@ -1,0 +1,266 @@
+"""Downstream: the transport of one client connection.
+
+Moves bytes between the transport and ``Http1Server``, and turns the codec's wishes into flow
+control and closing. Nothing here is per request but ``data_received`` and ``flush``; deadlines
+are looked at by the worker's one tick, from marks taken at earlier ticks, so that they cost
+requests nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+from apiguard.errors import WireError
+from apiguard.gateway.decision import Peer
+from apiguard.gateway.session import Session
+from apiguard.telemetry import bounds
+from apiguard.wire.http1 import Http1Server, State
+
+if TYPE_CHECKING:
+    from apiguard.runtime.traffic import TrafficServer
+
+LINGER_SECONDS = 1.0
+"""How long bytes nobody wants are read before closing, so that the answer is not reset away."""
+
+_BYTES_ACKED = struct.Struct("=Q")
+_BYTES_ACKED_OFFSET = 120  # tcpi_bytes_acked in Linux's struct tcp_info
+
+Mark = tuple[State, bool, int]
+
+
+class Downstream(asyncio.Protocol):
+    """One client connection, from accept to close."""
+
+    __slots__ = (
+        "_body_mark",
+        "_close_at",
+        "_mark",
+        "_mark_at",
+        "_reading",
+        "_stall_acked",
+        "_stalled_at",
+        "_traffic",
+        "_transport",
+        "codec",
+        "peer",
+        "session",
+    )
+
+    def __init__(self, traffic: TrafficServer, peer: Peer) -> None:
+        self._traffic = traffic
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.peer = peer
+        self.session = Session(traffic.gateway, peer, traffic.upstream, traffic.clock)
+        self.codec = Http1Server(
+            self.session,
+            traffic.heads,
+            header_bytes=traffic.config.bounds.request.header_bytes,
+            on_output=self._touch,
+        )
+        self._reading = True
+        self._mark: Mark = (State.HEAD, False, 0)
+        self._mark_at = traffic.clock()
+        self._body_mark = 0
+        self._close_at = 0.0
+        self._stalled_at = 0.0
+        self._stall_acked = -1
+
+    def _touch(self) -> None:
+        self._traffic.touched.append(self)
+
+    # -- transport calls ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(
+            high=self._traffic.config.bounds.connection.buffered_bytes
+        )
+        if self._traffic.asks_certificates and transport.get_extra_info("peercert"):
+            self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, True)
+        self._traffic.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        traffic = self._traffic
+        traffic.counters.bytes_received += len(data)
+        codec = self.codec
+        codec.receive_data(data)
+        traffic.flush()
+        if codec.held or not self._reading:
+            self._adjust_reading()
+
+    def eof_received(self) -> None:
+        self.codec.receive_eof()
+        self._traffic.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.codec.receive_eof()
+        self._traffic.disconnected(self)
+        self._traffic.flush()
+
+    def pause_writing(self) -> None:
+        self.codec.set_writable(False)
+        self._stalled_at = 0.0
+        self._touch()
+
+    def resume_writing(self) -> None:
+        self.codec.set_writable(True)
+        self._touch()
+        self._traffic.flush()
+
+    # -- after every batch of calls ----------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what the codec has collected; pause, resume or close as it wishes."""
+        codec = self.codec
+        data = codec.data_to_send()
+        if data:
+            self._traffic.counters.bytes_sent += len(data)
+            self._transport.write(data)
+        if codec.should_close:
+            self._close()
+        else:
+            self._adjust_reading()
+
+    def _close(self) -> None:
+        if self.codec.broken:
+            self._transport.abort()
+        elif not self.codec.linger:
+            self._transport.close()
+        elif not self._close_at:
+            self._close_at = self._traffic.clock() + LINGER_SECONDS
+
+    def _adjust_reading(self) -> None:
+        reading = not self._must_wait()
+        if reading is self._reading:
+            return
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _must_wait(self) -> bool:
+        codec = self.codec
+        if codec.reading_paused or not codec.writable:
+            return True
+        if self.session.quiet_until:
+            return self._is_quiet()
+        if codec.held:
+            limits = self._traffic.config.bounds.connection
+            if codec.held_heads >= limits.pipelined_requests:
+                if self._reading:
+                    self._traffic.counters.hit(bounds.PIPELINED)
+                return True
+            if codec.held >= limits.buffered_bytes:
+                if self._reading:
+                    self._traffic.counters.hit(bounds.BUFFERED)
+                return True
+        return False
+
+    def _is_quiet(self) -> bool:
+        """Refused too often: not read until the penalty is over, which a timer sees to."""
+        left = self.session.quiet_until - self._traffic.clock()
+        if left <= 0:
+            self.session.quiet_until = 0.0
+            return False
+        if self._reading:
+            self._traffic.loop.call_later(left + 0.001, self._adjust_reading)
+        return True
+
+    # -- deadlines, from the tick ------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        if self._transport.is_closing() or self._close_at:
+            self._tick_closing(now)
+            return
+        codec = self.codec
+        if not codec.writable:
+            self._tick_stall(now)
+        exchange = self.session.exchange
+        if exchange is not None and exchange.head_due and now >= exchange.head_due:
+            self._traffic.counters.hit(bounds.UPSTREAM_FIRST_BYTE)
+            exchange.silent()
+            return
+        mark = (codec.state, codec.head_begun, codec.requests)
+        if mark != self._mark:
+            self._mark = mark
+            self._mark_at = now
+            self._body_mark = codec.body_received
+        elif codec.state is State.HEAD:
+            self._tick_head(now)
+        elif codec.state is State.BODY:
+            self._tick_body(now)
+
+    def _tick_head(self, now: float) -> None:
+        waited = now - self._mark_at
+        limits = self._traffic.config.bounds
+        if self.codec.head_begun:
+            if waited >= limits.request.header_seconds:
+                self._traffic.counters.hit(bounds.HEADER_DEADLINE)
+                self.codec.give_up(WireError(408, "", "the request headers did not arrive in time"))
+        elif waited >= limits.connection.idle_client_seconds:
+            self._traffic.counters.hit(bounds.CLIENT_IDLE)
+            self._transport.close()
+
+    def _tick_body(self, now: float) -> None:
+        """Least rate, over windows of the grace period in which nobody but the client held up."""
+        limits, codec = self._traffic.config.bounds.request, self.codec
+        if codec.reading_paused or codec.awaits_continue or not self._reading:
+            self._mark_at = now
+            self._body_mark = codec.body_received
+            return
+        window = now - self._mark_at
+        if window < limits.body_grace_seconds:
+            return
+        if codec.body_received - self._body_mark < limits.body_min_bytes_per_second * window:
+            self._traffic.counters.hit(bounds.BODY_RATE)
+            codec.give_up(WireError(408, "", "the request body arrives too slowly"))
+        self._mark_at = now
+        self._body_mark = codec.body_received
+
+    def _tick_stall(self, now: float) -> None:
+        """A client that accepts no byte for long is cut; one that accepts few is waited for."""
+        acked = self._bytes_acked()
+        if not self._stalled_at or acked != self._stall_acked:
+            self._stalled_at = now
+            self._stall_acked = acked
+        elif now - self._stalled_at >= self._traffic.config.bounds.connection.write_stall_seconds:
+            self._traffic.counters.hit(bounds.WRITE_STALL)
+            self._transport.abort()
+
+    def _bytes_acked(self) -> int:
+        """What the client's kernel has acknowledged since the connection began."""
+        sock = self._transport.get_extra_info("socket")
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+        if len(info) < _BYTES_ACKED_OFFSET + 8:
+            return 0  # a kernel older than 4.1: the stall deadline then counts from the pause
+        return int(_BYTES_ACKED.unpack_from(info, _BYTES_ACKED_OFFSET)[0])
+
+    def _tick_closing(self, now: float) -> None:
+        if not self._close_at:
+            self._close_at = now + self._traffic.config.bounds.connection.write_stall_seconds
+        elif now >= self._close_at:
+            if self._transport.is_closing():
+                self._transport.abort()
+            else:
+                self._transport.close()
+            self._close_at = now + LINGER_SECONDS
+
+    # -- draining ----------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        self.codec.drain()
+
+    def end_stream(self) -> bool:
+        """End a long-running response where that loses nothing; False to ask again later."""
+        exchange = self.session.exchange
+        return exchange is not None and exchange.end_stream()
+
+    def cut(self) -> None:
+        exchange = self.session.exchange
+        if exchange is not None:
+            exchange.cut()
+        self._transport.abort()

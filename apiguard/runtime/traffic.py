@@ -1,0 +1,229 @@
+"""TrafficServer: everything of one worker that carries requests.
+
+Composes listener, client connections, gateway and upstream driver, and holds what they share: the
+clock, the list of connections with something to send, the one tick. ``worker.py`` builds it and
+tells it when policy or settings change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from apiguard.gateway.decision import Peer
+from apiguard.gateway.gateway import Gateway
+from apiguard.policy.config import GuardConfig
+from apiguard.runtime.downstream import Downstream
+from apiguard.runtime.listener import Listener
+from apiguard.runtime.upstream import UpstreamDriver
+from apiguard.telemetry import bounds
+from apiguard.telemetry.counters import Counters
+from apiguard.upstream.endpoint import Address, Endpoint, Lane
+from apiguard.wire.headers import HeaderRules
+from apiguard.wire.heads import RequestHeads
+from apiguard.wire.http1 import State
+
+TICK_SECONDS = 0.5
+"""How often deadlines are looked at; the shortest is 10 s."""
+
+DRAIN_SPREAD = 0.8
+"""Part of the drain over which watches are ended, so that their clients do not return at once."""
+
+RESERVED_DESCRIPTORS = 256
+"""Kept for admin, files and upstream."""
+
+
+class Touched(Protocol):
+    """A connection with something to send, or a wish to read differently."""
+
+    def flush(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """One upstream server: ``detail`` is the last error, "" while it is usable."""
+
+    server: str
+    usable: bool
+    open: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficView:
+    """What this worker holds open."""
+
+    connections: int
+    exchanges: int
+    watches: int
+    endpoints: tuple[EndpointView, ...]
+
+
+class TrafficServer:
+    """Carries the traffic of one worker on ``loop``.
+
+    ``tls`` faces clients, ``upstream_tls`` API servers; None speaks plain HTTP.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        gateway: Gateway,
+        config: GuardConfig,
+        counters: Counters,
+        tls: ssl.SSLContext | None,
+        upstream_tls: ssl.SSLContext | None,
+    ) -> None:
+        self.loop = loop
+        self.gateway = gateway
+        self.config = config
+        self.counters = counters
+        self.clock = time.monotonic
+        self.touched: list[Touched] = []
+        self.heads = RequestHeads(
+            HeaderRules(),
+            target_bytes=config.bounds.request.target_bytes,
+            header_fields=config.bounds.request.header_fields,
+        )
+        self.asks_certificates = tls is not None and tls.verify_mode is not ssl.CERT_NONE
+        self._tls = tls
+        self._listeners: list[Listener] = []
+        self._downstreams: set[Downstream] = set()
+        self._sources: Counter[str] = Counter()
+        self._limit = _connection_limit(config.bounds.connection.connections)
+        self.upstream = UpstreamDriver(
+            self, [Endpoint(address_of(url)) for url in config.upstream.servers], upstream_tls
+        )
+        self._tick_handle = loop.call_later(TICK_SECONDS, self._tick)
+        self._empty: asyncio.Event | None = None
+
+    def listen(self, sock: socket.socket) -> None:
+        """Start accepting on an inherited listening socket."""
+        self._listeners.append(Listener(self, sock, self._tls))
+
+    # -- connections -------------------------------------------------------------------------
+
+    def admit(self, peer: Peer) -> bool:
+        """Whether one more connection of ``peer`` is within bounds.
+
+        Connections to upstream count too: a forwarded watch takes two descriptors.
+        """
+        if len(self._downstreams) + self.upstream.pool.size >= self._limit:
+            self.counters.hit(bounds.CONNECTIONS)
+            return False
+        if self._sources[peer.source_key] >= self.config.bounds.connection.connections_per_source:
+            self.counters.hit(bounds.CONNECTIONS_PER_SOURCE)
+            return False
+        return True
+
+    def connected(self, downstream: Downstream) -> None:
+        self.counters.connections += 1
+        self._downstreams.add(downstream)
+        self._sources[downstream.peer.source_key] += 1
+
+    def disconnected(self, downstream: Downstream) -> None:
+        self._downstreams.discard(downstream)
+        key = downstream.peer.source_key
+        self._sources[key] -= 1
+        if not self._sources[key]:
+            del self._sources[key]
+        if self._empty is not None and not self._downstreams:
+            self._empty.set()
+
+    def flush(self) -> None:
+        """Write every touched connection once; those touched meanwhile, too."""
+        touched = self.touched
+        for connection in touched:
+            connection.flush()
+        touched.clear()
+
+    def _tick(self) -> None:
+        now = self.clock()
+        for downstream in tuple(self._downstreams):
+            downstream.tick(now)
+        self.upstream.tick(now)
+        self.flush()
+        self._tick_handle = self.loop.call_later(TICK_SECONDS, self._tick)
+
+    # -- views -------------------------------------------------------------------------------
+
+    def view(self) -> TrafficView:
+        pool, now = self.upstream.pool, self.clock()
+        return TrafficView(
+            connections=len(self._downstreams),
+            exchanges=sum(e.load for e in pool.endpoints) + pool.waiting,
+            watches=sum(e.active[Lane.LONG] for e in pool.endpoints),
+            endpoints=tuple(
+                EndpointView(str(e.address), e.usable(now), e.load, e.last_error)
+                for e in pool.endpoints
+            ),
+        )
+
+    # -- ending ------------------------------------------------------------------------------
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, finish requests, end watches spread over time; cut what is left.
+
+        Returns when the last connection is gone, after ``seconds`` at the latest.
+        """
+        for listener in self._listeners:
+            listener.close()
+        self._empty = asyncio.Event()
+        for downstream in tuple(self._downstreams):
+            downstream.drain()
+        self.flush()
+        spread = self.loop.create_task(self._end_streams(seconds * DRAIN_SPREAD))
+        try:
+            if self._downstreams:
+                async with asyncio.timeout(seconds):
+                    await self._empty.wait()
+        except TimeoutError:
+            for downstream in tuple(self._downstreams):
+                self.counters.hit(bounds.DRAIN)
+                downstream.cut()
+            self.flush()
+        finally:
+            spread.cancel()
+
+    async def _end_streams(self, seconds: float) -> None:
+        """Ends long-running responses evenly over ``seconds``, each where nothing is lost."""
+        started = self.clock()
+        streams = [d for d in self._downstreams if d.codec.state is State.WAIT]
+        total = len(streams)
+        while streams:
+            await asyncio.sleep(min(TICK_SECONDS, seconds / 10))
+            share = min(1.0, (self.clock() - started) / seconds) if seconds > 0 else 1.0
+            due = int(share * total) - (total - len(streams))
+            streams = [d for i, d in enumerate(streams) if i >= due or not d.end_stream()]
+            self.flush()
+
+    def close(self) -> None:
+        """Let go of everything at once."""
+        for listener in self._listeners:
+            listener.close()
+        self._tick_handle.cancel()
+        for downstream in tuple(self._downstreams):
+            downstream.cut()
+        self.upstream.close()
+
+
+def address_of(url: str) -> Address:
+    """``https://host[:port]`` as configured; the policy's schema has checked its shape."""
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+
+
+def _connection_limit(configured: int) -> int:
+    if configured:
+        return configured
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(64, soft * 9 // 10 - RESERVED_DESCRIPTORS)

@@ -1,0 +1,222 @@
+"""Upstream connections: transports, and the driver that opens what the pool asks for.
+
+Decisions are the pool's (``upstream/pool.py``); here they are performed. A request that finds an
+idle connection takes it by plain calls; a task exists only while a connection is being opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from apiguard.gateway import replies
+from apiguard.gateway.exchange import Exchange
+from apiguard.kube.status import Representation
+from apiguard.telemetry import bounds
+from apiguard.upstream.endpoint import Endpoint, Lane
+from apiguard.upstream.pool import Ceilings, Pool, Verdict
+from apiguard.wire.http1 import Http1Client
+
+if TYPE_CHECKING:
+    from apiguard.runtime.traffic import TrafficServer
+
+CONNECT_SECONDS = 5.0
+"""For connecting and the TLS handshake; a healthy API server takes milliseconds."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an endpoint."""
+
+    __slots__ = ("_driver", "_reading", "_traffic", "_transport", "codec", "endpoint")
+
+    def __init__(self, driver: UpstreamDriver, endpoint: Endpoint) -> None:
+        self._driver = driver
+        self._traffic = driver.traffic
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._reading = True
+        self.endpoint = endpoint
+        self.codec = Http1Client(on_output=self._touch, on_released=self._released)
+
+    def _touch(self) -> None:
+        self._traffic.touched.append(self)
+
+    def _released(self) -> None:
+        self._driver.released(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(
+            high=self._traffic.config.bounds.connection.buffered_bytes
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self.codec.receive_data(data)
+        self._traffic.flush()
+
+    def eof_received(self) -> None:
+        self.codec.receive_eof()
+        self._traffic.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.codec.receive_eof()
+        self._driver.lost(self)
+        self._traffic.flush()
+
+    def pause_writing(self) -> None:
+        self.codec.set_writable(False)
+
+    def resume_writing(self) -> None:
+        self.codec.set_writable(True)
+        self._traffic.flush()
+
+    def flush(self) -> None:
+        codec = self.codec
+        data = codec.data_to_send()
+        if codec.should_close:
+            # Aborting, not closing: what is still unsent belongs to a request given up, and
+            # upstream learns of it at once.
+            self._transport.abort()
+            return
+        if data:
+            self._transport.write(data)
+        reading = not codec.reading_paused
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class UpstreamDriver:
+    """Opens, counts and closes; the Dispatcher of every session."""
+
+    def __init__(
+        self, traffic: TrafficServer, endpoints: list[Endpoint], tls: ssl.SSLContext | None
+    ) -> None:
+        self.traffic = traffic
+        self._tls = tls
+        limits = traffic.config.bounds.upstream
+        self.pool: Pool[Exchange, UpstreamConnection] = Pool(
+            endpoints,
+            Ceilings(
+                ordinary=limits.requests_per_upstream,
+                exempt=limits.requests_per_upstream,
+                long=limits.watches_per_upstream,
+                waiting=limits.waiting_requests,
+            ),
+            random.Random(),  # noqa: S311 - spreads load, guards nothing
+        )
+        self._opening: set[asyncio.Task[None]] = set()
+        self._random = random.Random()  # noqa: S311 - jitters Retry-After, guards nothing
+
+    # -- Dispatcher --------------------------------------------------------------------------
+
+    def dispatch(self, exchange: Exchange) -> None:
+        now = self.traffic.clock()
+        result = self.pool.submit(exchange, exchange.forward.lane, now)
+        if isinstance(result, UpstreamConnection):
+            exchange.assigned(result.codec, now)
+        elif result is Verdict.QUEUED:
+            self._open_wanted(now)
+        elif result is Verdict.UNAVAILABLE:
+            exchange.refused(replies.UNAVAILABLE)
+        else:
+            self._refuse_full(exchange)
+
+    def withdraw(self, exchange: Exchange) -> None:
+        self.pool.withdraw(exchange, exchange.forward.lane)
+
+    def _refuse_full(self, exchange: Exchange) -> None:
+        long = exchange.forward.lane is Lane.LONG
+        self.traffic.counters.hit(bounds.WATCHES if long else bounds.WAITING_REQUESTS)
+        message = "too many open watches and streams" if long else "too many requests under way"
+        retry_after = self._random.randint(1, 5)
+        exchange.refused(replies.too_busy(message, retry_after, Representation.JSON))
+
+    # -- connections -------------------------------------------------------------------------
+
+    def _open_wanted(self, now: float) -> None:
+        for endpoint, lane in self.pool.to_open(now):
+            task = self.traffic.loop.create_task(self._open(endpoint, lane))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, endpoint: Endpoint, lane: Lane) -> None:
+        address = endpoint.address
+        name = self.traffic.config.upstream.server_name or address.host
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await self.traffic.loop.create_connection(
+                    lambda: UpstreamConnection(self, endpoint),
+                    address.host,
+                    address.port,
+                    ssl=self._tls if address.tls else None,
+                    server_hostname=name if address.tls else None,
+                )
+        except (OSError, ssl.SSLError) as error:
+            self._open_failed(endpoint, lane, _reason(error))
+        except BaseException:
+            self._open_failed(endpoint, lane, "connecting was given up")
+            raise
+        else:
+            now = self.traffic.clock()
+            self._hand_out(self.pool.opened(endpoint, lane, connection, now), connection, now)
+        self._open_wanted(self.traffic.clock())
+        self.traffic.flush()
+
+    def _open_failed(self, endpoint: Endpoint, lane: Lane, reason: str) -> None:
+        for exchange in self.pool.open_failed(endpoint, lane, reason, self.traffic.clock()):
+            exchange.refused(replies.UNAVAILABLE)
+
+    def _hand_out(
+        self, exchange: Exchange | None, connection: UpstreamConnection, now: float
+    ) -> None:
+        if exchange is not None:
+            exchange.assigned(connection.codec, now)
+
+    def released(self, connection: UpstreamConnection) -> None:
+        """Its response is complete; it may carry another request."""
+        now = self.traffic.clock()
+        if connection.codec.reusable:
+            self._hand_out(self.pool.released(connection, now), connection, now)
+        else:
+            self.pool.closed(connection)
+            self._open_wanted(now)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        self.pool.closed(connection)
+        if self.pool.waiting:
+            self._open_wanted(self.traffic.clock())
+
+    # -- the tick ----------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        for exchange in self.pool.expired(now):
+            self._refuse_full(exchange)
+        limit = self.traffic.config.bounds.upstream.idle_upstream_seconds
+        for connection in self.pool.idle_since(now - limit):
+            self.traffic.counters.hit(bounds.UPSTREAM_IDLE)
+            connection.close()
+        if self.pool.waiting:
+            self._open_wanted(now)
+
+    def close(self) -> None:
+        for task in self._opening:
+            task.cancel()
+        for connection in self.pool.idle_since(float("inf")):
+            connection.close()
+
+
+def _reason(error: OSError) -> str:
+    """One line without addresses' noise: what an operator can act on."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    return error.strerror or str(error) or type(error).__name__
