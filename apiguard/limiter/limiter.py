@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .bucket import EPSILON, TokenBucket
 from .flow import BucketSpec, Flow, LimitSpec
@@ -45,9 +45,12 @@ class Permit:
 ADMITTED = Permit()
 
 
-@dataclass(frozen=True, slots=True)
-class Shed:
-    """The request is over ``limit``; ``wait`` seconds until a token, infinite if never."""
+class Shed(NamedTuple):
+    """The request is over ``limit``; ``wait`` seconds until a token, infinite if never.
+
+    A tuple, since under attack this is the most frequent answer: a frozen dataclass takes 0.5 µs
+    longer to build.
+    """
 
     limit: LimitSpec
     wait: float
@@ -135,19 +138,20 @@ class Limiter:
                 bucket.pending = True
                 self._table.changed.append(bucket)
             level = bucket.refill(now)
-            if bucket.take(COST, now):
+            if level + EPSILON >= COST:  # TokenBucket.take, unrolled: 0.15 µs less per limit
+                bucket.level = level - COST
                 taken.append((bucket, level))
                 continue
             refusal = _refuse(limit, bucket, now, shadow)
             if shed is None or refusal.wait > shed.wait:
                 shed = refusal
-        if shed is None:
-            for bucket, _ in taken:
-                bucket.admitted += 1
-            return ADMITTED
-        for bucket, level in taken:
-            bucket.level = level
-        return shed
+        if shed is not None:
+            for bucket, level in taken:
+                bucket.level = level
+            return shed
+        for bucket, _ in taken:
+            bucket.admitted += 1
+        return ADMITTED
 
     def peek(self, flow: Flow, info: RequestInfo, caller: Caller, now: float) -> Peek:
         """What ``acquire`` would answer now, with nothing charged, opened or counted."""
