@@ -1,1 +1,19 @@
+"""An embedded API server with a synthetic cluster: what the demo, tests and load tests run against.
 
+It plays kube-apiserver's side of the wire and shares no code with the guard's reading of a
+request: a double that used the code under test would agree with its mistakes.
+
+``encoding``   values <-> JSON bytes as Go writes them
+``resources``  which resources are served, with their selectable fields
+``store``      objects, one revision counter, history, snapshots
+``options``    list and watch parameters -> what to read, or the error kube-apiserver gives
+``watching``   who hears of a change, with shared frames
+``patching``   JSON patch, merge patch, strategic merge patch
+``capacity``   a virtual CPU: how long a request takes and when the server collapses
+``faults``     slow, fail, hang, reset on demand
+``cluster``    nodes, pods and the rest, deterministic by seed; churn
+``apiserver``  ``EmbeddedApiServer``: all of it behind aiohttp
+``demo``       the API server, the guard and the files of ``apiguard demo``
+
+Up to ``cluster`` everything is sans-IO: time and randomness are arguments.
+"""

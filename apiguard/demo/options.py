@@ -1,0 +1,245 @@
+"""List and watch parameters -> what to read, or the refusal kube-apiserver gives.
+
+Sources: apimachinery/pkg/apis/meta/internalversion/validation/validation.go,
+apiserver/pkg/storage/{continue.go,cacher/delegator/interface.go}.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+from dataclasses import dataclass
+
+from apiguard.demo import problems
+from apiguard.demo.encoding import NotJsonError, decode, encode
+from apiguard.demo.resources import Resource
+from apiguard.demo.target import Query
+from apiguard.kube.selectors import (
+    FieldSelector,
+    LabelSelector,
+    SelectorError,
+    parse_field_selector,
+    parse_int64,
+    parse_label_selector,
+)
+
+TOKEN_VERSION = "meta.k8s.io/v1"  # noqa: S105 - a format version, not a secret
+
+
+class Match(enum.Enum):
+    """Which state a list must show."""
+
+    RECENT = "most recent"
+    NOT_OLDER = "not older than the revision"
+    EXACT = "exactly the revision"
+
+
+@dataclass(frozen=True, slots=True)
+class Selectors:
+    """Both selectors of a request; ``text`` identifies them among requests."""
+
+    labels: LabelSelector
+    fields: FieldSelector
+    text: tuple[str, str]
+
+    @property
+    def empty(self) -> bool:
+        return self.labels.empty and self.fields.empty
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """``revision`` 0 with NOT_OLDER is "any"; ``start`` is the first key of a continued page."""
+
+    selectors: Selectors
+    match: Match
+    revision: int
+    limit: int
+    start: str
+    continued: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """``revision`` None means "from now"; ``initial`` asks for synthetic ADDED events first.
+
+    ``timeout`` in seconds, 0 when the client names none. ``waits_for`` is the revision the
+    initial events must have reached.
+    """
+
+    selectors: Selectors
+    revision: int | None
+    initial: bool
+    bookmarks: bool
+    end_bookmark: bool
+    timeout: int
+    waits_for: int
+
+
+def parse_selectors(resource: Resource, query: Query) -> Selectors:
+    """Both selectors; raises ``ApiError`` 400 in kube-apiserver's words."""
+    label_text, field_text = query.get("labelSelector"), query.get("fieldSelector")
+    try:
+        labels, fields = parse_label_selector(label_text), parse_field_selector(field_text)
+    except SelectorError as error:
+        raise problems.bad_request(error.message) from None
+    for requirement in fields.requirements:
+        if not resource.accepts_field(requirement.field):
+            raise problems.bad_request(_unknown_field(resource, requirement.field))
+    return Selectors(labels, fields, (label_text, field_text))
+
+
+def _unknown_field(resource: Resource, label: str) -> str:
+    if resource.has_conversion or resource.custom:
+        return f"field label not supported: {label}"
+    return f'"{label}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+
+
+def parse_list_options(resource: Resource, query: Query) -> ListOptions:
+    """Raises ``ApiError`` 400 or 422."""
+    selectors = parse_selectors(resource, query)
+    match, text, token = (
+        query.get("resourceVersionMatch"),
+        query.get("resourceVersion"),
+        query.get("continue"),
+    )
+    limit = max(_integer(query, "limit"), 0)
+    _check_match(match, text, token)
+    if "sendInitialEvents" in query:
+        raise problems.forbidden_option(
+            "sendInitialEvents", "sendInitialEvents is forbidden for list"
+        )
+    if token:
+        if text not in ("", "0"):
+            raise problems.bad_request(
+                "specifying resource version is not allowed when using continue"
+            )
+        revision, start = decode_token(token)
+        found = Match.RECENT if revision < 0 else Match.EXACT
+        return ListOptions(selectors, found, max(revision, 0), limit, start, continued=True)
+    if not text:
+        return ListOptions(selectors, Match.RECENT, 0, limit, "", continued=False)
+    revision = _revision(text)
+    legacy_exact = not match and revision > 0 and limit > 0
+    found = Match.EXACT if match == "Exact" or legacy_exact else Match.NOT_OLDER
+    if found is Match.NOT_OLDER and revision == 0 and resource.cached:
+        limit = 0  # the watch cache ignores limits at revision 0
+    return ListOptions(selectors, found, revision, limit, "", continued=False)
+
+
+def _check_match(match: str, revision: str, token: str) -> None:
+    field = "resourceVersionMatch"
+    if not match:
+        return
+    if token:
+        raise problems.forbidden_option(field, f"{field} is forbidden when continue is provided")
+    if not revision:
+        raise problems.forbidden_option(
+            field, f"{field} is forbidden unless resourceVersion is provided"
+        )
+    if match not in ("Exact", "NotOlderThan"):
+        quoted = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
+        cause = ("FieldValueNotSupported", quoted, field)
+        raise problems.invalid("ListOptions", "meta.k8s.io", "", [cause])
+    if match == "Exact" and revision == "0":
+        raise problems.forbidden_option(
+            field, f'{field} "exact" is forbidden for resourceVersion "0"'
+        )
+
+
+def _revision(text: str) -> int:
+    if not _is_revision(text):
+        why = problems.unparsable_revision(text)
+        raise problems.bad_request(f"invalid resource version: {why}")
+    return int(text)
+
+
+def _is_revision(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) < 1 << 64
+
+
+def _integer(query: Query, name: str) -> int:
+    text = query.get(name)
+    if not text:
+        return 0
+    value = parse_int64(text)
+    if value is None:
+        raise problems.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return value
+
+
+def parse_watch_options(resource: Resource, query: Query, prefix: bool) -> WatchOptions:
+    """Raises ``ApiError`` 400, 422 or (an unparsable revision) 500.
+
+    ``prefix``: the deprecated path form, which never defaults to initial events by option but
+    behaves as revision 0 does.
+    """
+    selectors = parse_selectors(resource, query)
+    text, match = query.get("resourceVersion"), query.get("resourceVersionMatch")
+    timeout = max(_integer(query, "timeoutSeconds"), 0)
+    bookmarks = query.flag("allowWatchBookmarks")
+    explicit = "sendInitialEvents" in query
+    initial = query.flag("sendInitialEvents") if explicit else text in ("", "0")
+    _check_watch_match(match, explicit=explicit)
+    if text and not _is_revision(text):
+        raise problems.ApiError(500, "", problems.unparsable_revision(text))
+    revision = int(text) if text else 0
+    start = None if initial or not text or revision == 0 else revision
+    return WatchOptions(
+        selectors,
+        start,
+        initial,
+        bookmarks,
+        end_bookmark=bookmarks and initial and not prefix,
+        timeout=timeout,
+        waits_for=revision if initial else 0,
+    )
+
+
+def _check_watch_match(match: str, *, explicit: bool) -> None:
+    field = "resourceVersionMatch"
+    if explicit and match != "NotOlderThan":
+        raise problems.forbidden_option(
+            field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        )
+    if match and not explicit:
+        raise problems.forbidden_option(
+            field,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )
+
+
+def encode_token(revision: int, last_key: str, scope: str) -> str:
+    """The continue token after ``last_key``; ``scope`` is the namespace listed, "" for all."""
+    relative = last_key[len(scope) + 1 :] if scope else last_key
+    document = encode({"v": TOKEN_VERSION, "rv": revision, "start": f"/{relative}\0"})
+    return base64.urlsafe_b64encode(document).rstrip(b"=").decode()
+
+
+def decode_token(token: str) -> tuple[int, str]:
+    """Revision (-1 = latest) and relative start key; raises ``ApiError`` 400."""
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        found = decode(raw)
+    except (binascii.Error, NotJsonError, ValueError) as error:
+        why = (
+            str(error) if isinstance(error, NotJsonError) else "illegal base64 data at input byte 0"
+        )
+        raise _bad_token(why) from None
+    if not isinstance(found, dict) or found.get("v") != TOKEN_VERSION:
+        raise problems.bad_request(
+            "invalid continue token: continue key is not valid: "
+            "server does not recognize this encoded version"
+        )
+    revision, start = found.get("rv"), found.get("start")
+    if not isinstance(revision, int) or revision == 0 or not isinstance(start, str) or not start:
+        raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+    start = start.removeprefix("/")
+    if start.startswith("../") or "/../" in start:
+        raise _bad_token(f"{start}")
+    return revision, start
+
+
+def _bad_token(why: str) -> problems.ApiError:
+    return problems.bad_request(f"invalid continue token: continue key is not valid: {why}")
