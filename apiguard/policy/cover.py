@@ -111,11 +111,11 @@ def covers(earlier: Rule, later: Rule) -> bool:
         return False
     one, other = earlier.match, later.match
     return (
-        _verbs_cover(one, other)
+        _patterns_cover(one.user_agents, other.user_agents)
+        and _verbs_cover(one, other)
         and _resources_cover(one, other)
         and _shape_covers(one.list_shape, other.list_shape)
         and _networks_cover(one.sources, other.sources)
-        and _patterns_cover(one.user_agents, other.user_agents)
         and _patterns_cover(one.users, other.users)
         and _patterns_cover(one.groups, other.groups)
         and _patterns_cover(one.service_accounts, other.service_accounts)
@@ -138,14 +138,21 @@ def _pattern_covers(one: Pattern, other: Pattern) -> bool:
     A glob covers another exactly if it matches its text with each star read as one character
     that only a star can match.
     """
-    if one == other or one == Pattern(Kind.GLOB, "*"):
+    if one == other:
         return True
     if one.kind is Kind.EXACT or other.kind is Kind.REGEX:
         return False
-    if one.kind is Kind.REGEX and other.kind is Kind.GLOB:
-        return False
-    text = other.text.replace("*", _WHATEVER) if other.kind is Kind.GLOB else other.text
-    return re2.fullmatch(one.regex(), text) is not None
+    if one.kind is Kind.REGEX:
+        return other.kind is Kind.EXACT and _matches(one, other.text)
+    text = other.text.replace("*", _WHATEVER)
+    first, _, rest = one.text.partition("*")
+    if not text.startswith(first) or not text.endswith(rest.rpartition("*")[2]):
+        return False  # decides nearly every pair of two policies' globs, at a tenth of the price
+    return not rest or _matches(one, text)
+
+
+def _matches(pattern: Pattern, text: str) -> bool:
+    return re2.fullmatch(pattern.regex(), text) is not None
 
 
 def _verbs_cover(one: Match, other: Match) -> bool:

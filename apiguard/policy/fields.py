@@ -213,8 +213,13 @@ class Section:
         return tuple(member for member in of if member in chosen)
 
     def section(self, key: str, *, required: bool = False) -> Section | None:
-        """A nested mapping; None when absent or of another kind."""
+        """A nested mapping; None when absent or of another kind.
+
+        An optional one may be left empty, as when all its fields are commented out.
+        """
         node = self._node(key, required)
+        if isinstance(node, Scalar) and node.value is None and not required:
+            return None
         return None if node is None else self._section(node, self.field(key))
 
     def sections(self, key: str, *, most: int) -> list[Section]:
@@ -242,4 +247,6 @@ def check_kind(root: Section, kind: str) -> None:
 def _kind(node: Node) -> str:
     if isinstance(node, Mapping):
         return "a mapping"
-    return "a list" if isinstance(node, Sequence) else "a single value"
+    if isinstance(node, Sequence):
+        return "a list"
+    return "nothing" if node.value is None else "a single value"
