@@ -40,6 +40,7 @@ from apiguard.runtime.control import (
     Command,
     Done,
     Drain,
+    Endpoint,
     Explain,
     Explained,
     Failed,
@@ -50,6 +51,7 @@ from apiguard.runtime.control import (
     SetShares,
     SetTokens,
     Start,
+    Traffic,
     read_command,
 )
 from apiguard.runtime.explaining import explain
@@ -58,7 +60,7 @@ from apiguard.runtime.process import resident_bytes
 from apiguard.runtime.reload import compile_off_loop
 from apiguard.runtime.settings import parse_settings
 from apiguard.runtime.tls import server_context, upstream_context
-from apiguard.runtime.traffic import TrafficServer
+from apiguard.runtime.traffic import TrafficServer, TrafficView
 from apiguard.telemetry.bounds import BUCKETS
 from apiguard.telemetry.counters import Counters
 
@@ -260,13 +262,25 @@ class Serving:
             Report(
                 delta=counters.take_delta(),
                 buckets=tuple(limiter.changed(BUCKETS_PER_REPORT)),
-                traffic=self._traffic.view(),
+                traffic=_traffic(self._traffic.view()),
                 loop_lag=lag,
                 resident=resident_bytes(),
                 cpu=times.user + times.system,
                 remembered=limiter.size,
             )
         )
+
+
+def _traffic(view: TrafficView) -> Traffic:
+    return Traffic(
+        connections=view.connections,
+        exchanges=view.exchanges,
+        watches=view.watches,
+        endpoints=tuple(
+            Endpoint(e.server[:MAX_TEXT], e.usable, e.open, e.detail[:MAX_TEXT])
+            for e in view.endpoints
+        ),
+    )
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,251 @@
+"""The supervisor's state as plain values: what operators read, and what readiness means.
+
+Everything is computed from the last reports; ``reportAgeSeconds`` says how old they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import apiguard
+from apiguard.limiter.flow import Flow, LimitSpec
+from apiguard.limiter.table import BucketView
+from apiguard.runtime.keeper import Active
+from apiguard.runtime.probe import Reachability
+from apiguard.runtime.supervisor import Slot, State, Supervisor
+
+FRESH_SECONDS: Final = 3.0
+"""A worker that reported within this time serves: reports come every 200 ms, a saturated loop
+may delay them, a stalled one is replaced much later."""
+
+Value = object
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of readiness; ``reason`` names no address, since anybody may ask."""
+
+    name: str
+    passed: bool
+    reason: str = ""
+
+
+def readiness(supervisor: Supervisor, now: float) -> tuple[Check, ...]:
+    """Policy, workers, upstream, and not shutting down."""
+    serves = any(_serves(slot, now) for slot in supervisor.slots)
+    return (
+        Check("policy", True),  # the supervisor does not start without one
+        Check("workers", serves, "no worker serves"),
+        Check("upstream", supervisor.prober.any_usable, "no upstream server is usable"),
+        Check("shutdown", not supervisor.draining, "draining"),
+    )
+
+
+def _serves(slot: Slot, now: float) -> bool:
+    age = slot.mirror.age(now)
+    return slot.state is State.SERVING and age is not None and age < FRESH_SECONDS
+
+
+def status(supervisor: Supervisor, now: float) -> dict[str, Value]:
+    checks = readiness(supervisor, now)
+    return {
+        "version": apiguard.__version__,
+        "startedAt": instant(supervisor.started_at),
+        "uptimeSeconds": round(time.time() - supervisor.started_at, 1),
+        "ready": all(check.passed for check in checks),
+        "checks": [
+            {"name": check.name, "passed": check.passed, "reason": _reason(check)}
+            for check in checks
+        ],
+        "enforcement": enforcement(supervisor),
+        "policy": policy(supervisor.keeper.active),
+        "listen": {
+            "address": joined(*supervisor.address),
+            "tls": supervisor.config.listen.tls is not None,
+        },
+        "workers": [_worker(slot, now) for slot in supervisor.slots],
+        "restarts": dict(supervisor.restarts),
+        "upstream": [_server(finding) for finding in supervisor.prober.findings],
+        "boundHits": {k: n for k, n in supervisor.totals.bounds.items() if n},
+        "logLinesDropped": supervisor.log.dropped,
+    }
+
+
+def _reason(check: Check) -> str:
+    return "" if check.passed else check.reason
+
+
+def _server(finding: Reachability) -> dict[str, Value]:
+    return {"server": finding.server, "usable": finding.usable, "detail": finding.detail}
+
+
+def enforcement(supervisor: Supervisor) -> dict[str, Value]:
+    override = supervisor.keeper.active.revision.enforcement
+    return {
+        "enforcement": supervisor.enforcement,
+        "configured": supervisor.config.enforcement.value,
+        "override": override or None,
+    }
+
+
+def policy(active: Active) -> dict[str, Value]:
+    revision = active.revision
+    return {
+        "generation": revision.generation,
+        "digest": revision.policy_digest,
+        "origin": {
+            "kind": revision.origin.kind,
+            "name": revision.policy_name,
+            "actor": revision.origin.actor,
+            "at": instant(revision.origin.at),
+        },
+        "why": active.why,
+        "rules": len(active.policy.rules),
+    }
+
+
+def _worker(slot: Slot, now: float) -> dict[str, Value]:
+    mirror = slot.mirror
+    age = mirror.age(now)
+    return {
+        "worker": slot.index,
+        "pid": slot.worker.pid if slot.worker else None,
+        "state": slot.state.value,
+        "policyDigest": slot.digest,
+        "reportAgeSeconds": None if age is None else round(age, 3),
+        "loopLagSeconds": round(mirror.loop_lag, 4),
+        "residentBytes": mirror.resident,
+        "cpuSeconds": round(mirror.cpu, 2),
+        "connections": mirror.traffic.connections,
+        "requestsInFlight": mirror.traffic.exchanges,
+        "watches": mirror.traffic.watches,
+        "buckets": mirror.remembered,
+        "problem": slot.failure,
+    }
+
+
+# -- flows
+
+
+@dataclass(slots=True)
+class _Merged:
+    """One bucket over all workers: each holds a part, so parts add up."""
+
+    id: str
+    values: tuple[str, ...]
+    level: float = 0.0
+    admitted: int = 0
+    refused: int = 0
+    would_refuse: int = 0
+    last_seen: float = 0.0
+
+    def add(self, view: BucketView, spec: LimitSpec, now: float) -> None:
+        self.level += min(spec.bucket.burst, view.level + (now - view.at) * spec.bucket.rate)
+        self.admitted += view.admitted
+        self.refused += view.refused
+        self.would_refuse += view.would_refuse
+        self.last_seen = max(self.last_seen, view.last_seen)
+
+
+def flows(supervisor: Supervisor, rule: str, most: int, now: float) -> dict[str, Value]:
+    """Rules with their buckets: most refused first, at most ``most`` per limit.
+
+    ``rule`` restricts to one rule, "" means all.
+    """
+    active = supervisor.keeper.active.policy
+    chosen = [*(r.flow for r in active.rules), active.default]
+    if rule:
+        chosen = [flow for flow in chosen if flow.name == rule]
+    wanted = {spec.id: spec for flow in chosen for spec in flow.limits}
+    merged = _merge(supervisor.slots, wanted, now)
+    counts = _counts(supervisor)
+    return {"rules": [_flow(flow, counts.get(flow.name, {}), merged, most, now) for flow in chosen]}
+
+
+def _merge(
+    slots: Iterable[Slot], wanted: dict[str, LimitSpec], now: float
+) -> dict[str, list[_Merged]]:
+    """Buckets by limit id. A level is what all workers' parts hold by now."""
+    merged: dict[tuple[str, tuple[str, ...]], _Merged] = {}
+    by_limit: dict[str, list[_Merged]] = {}
+    for slot in slots:
+        for address, view in slot.mirror.buckets.items():
+            limit = view.id.partition("!")[0]
+            spec = wanted.get(limit)
+            if spec is None:
+                continue
+            bucket = merged.get(address)
+            if bucket is None:
+                bucket = merged[address] = _Merged(view.id, view.values)
+                by_limit.setdefault(limit, []).append(bucket)
+            bucket.add(view, spec, now)
+    return by_limit
+
+
+def _counts(supervisor: Supervisor) -> dict[str, dict[str, int]]:
+    """Requests by rule and decision."""
+    counts: dict[str, dict[str, int]] = {}
+    for (rule, decision, _verb, _code), number in supervisor.totals.requests.items():
+        decisions = counts.setdefault(rule, {})
+        decisions[decision] = decisions.get(decision, 0) + number
+    return counts
+
+
+def _flow(
+    flow: Flow,
+    counts: dict[str, int],
+    merged: dict[str, list[_Merged]],
+    most: int,
+    now: float,
+) -> dict[str, Value]:
+    return {
+        "rule": flow.name,
+        "mode": flow.mode.value,
+        "exempt": flow.exempt,
+        "requests": {
+            "forwarded": counts.get("forwarded", 0),
+            "refused": counts.get("refused", 0),
+            "wouldRefuse": counts.get("would_refuse", 0),
+            "rejected": counts.get("rejected", 0),
+            "failed": counts.get("failed", 0),
+        },
+        "limits": [_limit(spec, merged.get(spec.id, []), most, now) for spec in flow.limits],
+    }
+
+
+def _limit(spec: LimitSpec, buckets: list[_Merged], most: int, now: float) -> dict[str, Value]:
+    buckets.sort(key=lambda b: (b.refused, b.would_refuse, b.admitted), reverse=True)
+    return {
+        "limit": spec.id,
+        "per": [field.value for field in spec.per],
+        "requestsPerSecond": spec.bucket.rate,
+        "burst": spec.bucket.burst,
+        "bucketCount": len(buckets),
+        "buckets": [_bucket(bucket, spec, now) for bucket in buckets[:most]],
+    }
+
+
+def _bucket(bucket: _Merged, spec: LimitSpec, now: float) -> dict[str, Value]:
+    return {
+        "bucket": bucket.id,
+        "key": [value.replace("\x00", "") for value in bucket.values],
+        "level": round(min(bucket.level, spec.bucket.burst), 3),
+        "admitted": bucket.admitted,
+        "refused": bucket.refused,
+        "wouldRefuse": bucket.would_refuse,
+        "lastSeenSecondsAgo": round(max(0.0, now - bucket.last_seen), 1),
+    }
+
+
+def joined(host: str, port: int) -> str:
+    """``host:port``, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def instant(unix: float) -> str:
+    """RFC 3339 in UTC, to the second."""
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
