@@ -58,7 +58,7 @@ class Traffic(msgspec.Struct, frozen=True, array_like=True):
     endpoints: Annotated[tuple[Endpoint, ...], msgspec.Meta(max_length=64)] = ()
 
 
-class Question(msgspec.Struct, frozen=True, array_like=True):
+class Question(msgspec.Struct, frozen=True):
     """A request to explain: what a client would send, and who it would be.
 
     ``user`` with ``groups`` is a verified identity; without a user the caller is anonymous, or

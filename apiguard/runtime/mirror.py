@@ -13,11 +13,17 @@ from apiguard.runtime.control import Report, Traffic
 BucketKey = tuple[str, tuple[str, ...]]
 
 
+def asked(view: BucketView) -> int:
+    """Requests this bucket judged since it was opened."""
+    return view.admitted + view.refused + view.would_refuse
+
+
 class Mirror:
     """Levels and last report of the worker in one slot; outlives the worker itself."""
 
     __slots__ = (
         "_limit",
+        "asked",
         "buckets",
         "cpu",
         "loop_lag",
@@ -31,6 +37,7 @@ class Mirror:
         """``table`` is the capacity of the worker's bucket table."""
         self._limit = table * 5 // 4
         self.buckets: dict[BucketKey, BucketView] = {}
+        self.asked: dict[BucketKey, int] = {}
         self.forget_worker()
 
     def forget_worker(self) -> None:
@@ -49,10 +56,20 @@ class Mirror:
         self.resident = report.resident
         self.cpu = report.cpu
         self.remembered = report.remembered
-        for bucket in report.buckets:
-            self.buckets[(bucket.id, bucket.values)] = bucket
+        for view in report.buckets:
+            address = (view.id, view.values)
+            before = self.buckets.get(address)
+            new = asked(view) - (asked(before) if before else 0)
+            # A bucket evicted and opened again counts from zero.
+            self.asked[address] = self.asked.get(address, 0) + (new if new >= 0 else asked(view))
+            self.buckets[address] = view
         if len(self.buckets) > self._limit:
             self._make_room()
+
+    def take_asked(self) -> dict[BucketKey, int]:
+        """Requests per bucket since the previous call, admitted or not."""
+        taken, self.asked = self.asked, {}
+        return taken
 
     def age(self, now: float) -> float | None:
         """Seconds since the worker's last report, None before its first."""

@@ -38,7 +38,7 @@ class WorkerProcess:
         self._process = process
         self._on_event = on_event
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, asyncio.Future[Answer | None]] = {}
         self._channel = Channel[Event](read_event, MAX_REPORT, self._receive, self._closed)
         self.closed_because = ""
 
@@ -79,9 +79,10 @@ class WorkerProcess:
         return self._channel.send(command)
 
     async def ask(self, make: Callable[[int], Command], seconds: float) -> Answer | None:
-        """Sends ``make(id)`` and waits for its answer; None when none came in time."""
+        """Sends ``make(id)`` and waits for its answer; None when none came in time or the worker
+        is gone."""
         number = next(self._ids)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
             if not self._channel.send(make(number)):
@@ -115,6 +116,9 @@ class WorkerProcess:
     def _closed(self, reason: str) -> None:
         """Without its channel a worker can be neither led nor watched."""
         self.closed_because = reason
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
         self.kill()
 
 

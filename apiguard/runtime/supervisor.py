@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from apiguard.errors import StartupError
+from apiguard.limiter.shares import Demand, Rebalancer, Share
 from apiguard.policy.config import GuardConfig
 from apiguard.runtime.control import (
     PROTOCOL,
@@ -42,6 +43,7 @@ from apiguard.runtime.control import (
     Ready,
     Report,
     SetEnforcement,
+    SetShares,
     SetTokens,
     Start,
 )
@@ -70,6 +72,12 @@ The longest is still short: while it lasts nobody is served."""
 
 KILL_SECONDS: Final = 2.0
 """Beyond the drain's deadline a worker has this long to exit by itself."""
+
+REBALANCE_SECONDS: Final = 0.5
+"""How often shares follow demand; a round costs a message to each worker that loses some."""
+
+NO_ANSWER: Final = 0
+"""Id of a command whose answer nobody waits for."""
 
 MAX_TOKENS_BYTES: Final = 16 << 20
 
@@ -137,6 +145,7 @@ class Supervisor:
         self.draining = False
         self._started = time.monotonic()
         self.slots: list[Slot] = []
+        self._rebalancer = Rebalancer(config.workers)
         self._command = tuple(command)
         self._config_text = config_text
         self._config_name = config_name
@@ -181,6 +190,8 @@ class Supervisor:
         self._install_signals(asyncio.get_running_loop())
         keepers = [self._spawn(self._keep(slot)) for slot in self.slots]
         others = [self._spawn(self._watch()), self._spawn(self.prober.run())]
+        if len(self.slots) > 1:
+            others.append(self._spawn(self._rebalance()))
         try:
             await self._stopping.wait()
             if self._failure:
@@ -297,6 +308,7 @@ class Supervisor:
             first_start=first,
             guard_started=self._started,
             buckets=tuple(slot.mirror.buckets.values()),
+            shares=tuple(self._rebalancer.held_by(slot.index)),
         )
 
     def _note_death(self, slot: Slot, code: int | None) -> None:
@@ -321,6 +333,41 @@ class Supervisor:
                 if slot.worker is not None and self._silent(slot, now):
                     slot.stalled = True
                     slot.worker.kill()
+
+    async def _rebalance(self) -> None:
+        """Moves shares of budgets to the workers that are asked for them; see limiter.shares."""
+        while True:
+            await asyncio.sleep(REBALANCE_SECONDS)
+            cuts = self._rebalancer.plan(self._demands())
+            await asyncio.gather(*(self._cut(self.slots[w], cut) for w, cut in cuts.items()))
+
+    def _demands(self) -> list[Demand]:
+        bursts = {spec.id: spec.bucket.burst for spec in self.keeper.active.policy.limits()}
+        asked = [slot.mirror.take_asked() for slot in self.slots]
+        addresses = {address: None for taken in asked for address in taken}
+        return [
+            Demand(*address, burst, tuple(taken.get(address, 0) for taken in asked))
+            for address in addresses
+            if (burst := bursts.get(address[0].partition("!")[0])) is not None
+        ]
+
+    async def _cut(self, slot: Slot, shares: list[Share]) -> None:
+        """Has a worker give up shares; when the last one has, grants go out.
+
+        A worker that does not confirm is stalled, and replaced: only then is it known to hold no
+        more than its successor is told.
+        """
+        round_ = self._rebalancer.round
+        worker = slot.worker
+        if worker is not None:
+            deadline = self.config.bounds.process.stall_seconds
+            done = await worker.ask(lambda number: SetShares(number, tuple(shares)), deadline)
+            if done is None:
+                worker.kill()
+        for index, granted in self._rebalancer.confirm(slot.index, round_).items():
+            holder = self.slots[index].worker
+            if holder is not None:
+                holder.send(SetShares(NO_ANSWER, tuple(granted)))
 
     def _silent(self, slot: Slot, now: float) -> bool:
         if slot.state is State.STARTING:
