@@ -23,6 +23,7 @@ class Mirror:
 
     __slots__ = (
         "_limit",
+        "_shared",
         "asked",
         "buckets",
         "cpu",
@@ -33,8 +34,10 @@ class Mirror:
         "traffic",
     )
 
-    def __init__(self, table: int) -> None:
-        """``table`` is the capacity of the worker's bucket table."""
+    def __init__(self, table: int, *, shared: bool) -> None:
+        """``table`` is the capacity of the worker's bucket table, ``shared`` whether there are
+        other workers, so that demand is worth recording."""
+        self._shared = shared
         self._limit = table * 5 // 4
         self.buckets: dict[BucketKey, BucketView] = {}
         self.asked: dict[BucketKey, int] = {}
@@ -58,13 +61,17 @@ class Mirror:
         self.remembered = report.remembered
         for view in report.buckets:
             address = (view.id, view.values)
-            before = self.buckets.get(address)
-            new = asked(view) - (asked(before) if before else 0)
-            # A bucket evicted and opened again counts from zero.
-            self.asked[address] = self.asked.get(address, 0) + (new if new >= 0 else asked(view))
+            if self._shared:
+                self._record_demand(address, view)
             self.buckets[address] = view
         if len(self.buckets) > self._limit:
             self._make_room()
+
+    def _record_demand(self, address: BucketKey, view: BucketView) -> None:
+        before = self.buckets.get(address)
+        new = asked(view) - (asked(before) if before else 0)
+        # A bucket evicted and opened again counts from zero.
+        self.asked[address] = self.asked.get(address, 0) + (new if new >= 0 else asked(view))
 
     def take_asked(self) -> dict[BucketKey, int]:
         """Requests per bucket since the previous call, admitted or not."""

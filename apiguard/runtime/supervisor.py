@@ -102,10 +102,10 @@ class Acknowledgement:
 class Slot:
     """One place for a worker; processes come and go in it."""
 
-    def __init__(self, index: int, listening: socket.socket, buckets: int) -> None:
+    def __init__(self, index: int, listening: socket.socket, mirror: Mirror) -> None:
         self.index = index
         self.listening = listening
-        self.mirror = Mirror(buckets)
+        self.mirror = mirror
         self.state = State.GONE
         self.worker: WorkerProcess | None = None
         self.started_at = 0.0
@@ -177,8 +177,9 @@ class Supervisor:
         listeners = open_listeners(
             self.config.listen.address, self.config.workers, "listen.address"
         )
+        buckets = self.config.bounds.process.buckets
         self.slots = [
-            Slot(index, sock, self.config.bounds.process.buckets)
+            Slot(index, sock, Mirror(buckets, shared=len(listeners) > 1))
             for index, sock in enumerate(listeners)
         ]
 

@@ -1,0 +1,48 @@
+# One listed entry per chore; `make` alone lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint typecheck unit bench clean
+
+help: ## List every target
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Run guard, embedded API server and synthetic cluster until Ctrl-C
+	@$(BIN)/apiguard demo
+
+test: lint typecheck unit ## Lint, type check, check import floors and run every test
+
+lint: $(STAMP) ## Check style, formatting and import floors
+	@echo "==> ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@echo "==> import floors"
+	@$(BIN)/lint-imports --no-cache >.lint-imports.log || { cat .lint-imports.log; exit 1; }
+	@rm -f .lint-imports.log
+
+typecheck: $(STAMP) ## Type check package and tests, strictly
+	@echo "==> mypy"
+	@$(BIN)/mypy apiguard tests
+
+unit: $(STAMP)
+	@echo "==> pytest"
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(STAMP) ## Measure the traffic path beside its peers (minutes)
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+clean: ## Remove everything made by these targets
+	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+# Stamped on pyproject.toml: installed once, again only when dependencies change.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "apiguard needs Python 3.11 or newer; set PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "==> creating $(VENV) and installing dependencies (once; a minute or two)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
