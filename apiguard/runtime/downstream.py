@@ -88,7 +88,7 @@ class Downstream(asyncio.Protocol):
         codec = self.codec
         codec.receive_data(data)
         traffic.flush()
-        if codec.held or not self._reading:
+        if codec.held:
             self._adjust_reading()
 
     def eof_received(self) -> None:
@@ -121,7 +121,12 @@ class Downstream(asyncio.Protocol):
             self._transport.write(data)
         if codec.should_close:
             self._close()
-        else:
+        elif (
+            codec.reading_paused
+            or codec.held
+            or self.session.quiet_until
+            or not (self._reading and codec.writable)
+        ):
             self._adjust_reading()
 
     def _close(self) -> None:

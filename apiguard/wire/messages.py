@@ -103,7 +103,9 @@ class HeaderBlock:
 class ResponseHead:
     """The validated head of a response from upstream.
 
-    ``lines``    serialised end-to-end fields, each with its CRLF: no hop-by-hop, no framing
+    ``line``     status line as received, with its CRLF
+    ``lines``    serialised end-to-end fields, each with its CRLF, as received
+    ``framed``   ``lines`` also hold the one framing field that fits ``length``
     ``length``   body length in bytes, ``CHUNKED`` or ``UNTIL_CLOSE`` when not known in advance;
                  already 0 where method and status allow no body
     ``declared`` the Content-Length upstream declared, or -1; differs from ``length`` for HEAD and
@@ -112,21 +114,23 @@ class ResponseHead:
     ``close``    upstream closes after this response
     """
 
-    __slots__ = ("close", "declared", "length", "lines", "reason", "status", "upgrade")
+    __slots__ = ("close", "declared", "framed", "length", "line", "lines", "status", "upgrade")
 
     def __init__(
         self,
         status: int,
-        reason: bytes,
+        line: bytes,
         lines: bytes,
+        framed: bool,
         length: int,
         declared: int,
         upgrade: bytes,
         close: bool,
     ) -> None:
         self.status = status
-        self.reason = reason
+        self.line = line
         self.lines = lines
+        self.framed = framed
         self.length = length
         self.declared = declared
         self.upgrade = upgrade
