@@ -1,0 +1,1 @@
+"""Load stories and measurements: what apiguard costs and what it contains."""

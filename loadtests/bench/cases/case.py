@@ -1,0 +1,47 @@
+"""A case and its rows, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from loadtests.bench.peers.peer import Peer
+
+EVENTS_PER_SECOND = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a case's table: one proxy under one kind of traffic.
+
+    ``label`` defaults to the peer's name; a peer in several rows of a case runs once.
+    ``connections`` of the generator, ``seconds`` as a factor of the run's window.
+    """
+
+    peer: Peer
+    mode: str = "closed"
+    traffic: str = "common"
+    connections: int = 64
+    label: str = ""
+    warmup: float = 0.5
+    seconds: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.label or self.peer.name
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """``title`` and ``unit`` are for readers; ``unit`` is what ``cpu_us`` is divided by.
+
+    ``half_load_of`` names the row whose closed-loop throughput, measured once beforehand, is
+    halved to give every row the rate of its open loop; "" when the proxy sets the pace.
+    """
+
+    name: str
+    title: str
+    unit: str
+    rows: tuple[Row, ...]
+    secure: bool = True
+    half_load_of: str = ""
+    columns: tuple[str, ...] = field(default=("cpu_us",))

@@ -1,0 +1,35 @@
+"""One window: a spec in, numbers or an error out, both JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+from loadtests.bench.generator import closed_loop, handshakes, open_loop, streams, waves
+from loadtests.bench.generator.spec import Numbers, Spec, WrongAnswerError
+
+MODES: dict[str, Callable[[Spec], Numbers]] = {
+    "closed": closed_loop.run,
+    "waves": waves.run,
+    "open": open_loop.run,
+    "watch": streams.watch,
+    "lists": streams.fetch_lists,
+    "stall": streams.stall,
+    "handshakes": handshakes.run,
+}
+
+
+def main(arguments: list[str]) -> int:
+    (text,) = arguments
+    spec = Spec.loads(text)
+    try:
+        found: dict[str, object] = {**MODES[spec.mode](spec)}
+    except (WrongAnswerError, OSError) as error:
+        found = {"error": f"{type(error).__name__}: {error}"}
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,152 @@
+"""Windows taken in turn: A B C A B C ..., so that whatever the machine does hits all alike."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loadtests.bench.cases.case import EVENTS_PER_SECOND, Case, Row
+from loadtests.bench.certificates import Certificates
+from loadtests.bench.generator.spec import Numbers, Spec
+from loadtests.bench.peers.peer import Running, Setting
+from loadtests.bench.processes import Cpus, Fleet, free_port, running_on
+
+_GENERATOR_GRACE = 90.0
+_MICROSECONDS = 1e6
+_CALIBRATION_SECONDS = 1.5
+
+Progress = Callable[[str], None]
+
+
+class CaseError(Exception):
+    """A case cannot be measured: a proxy answered wrongly, ended, or could not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure: ``runs`` rounds of windows of ``seconds`` each."""
+
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all cases share."""
+
+    folder: Path
+    certificates: Certificates
+    cpus: Cpus
+    say: Progress
+
+
+Samples = dict[str, list[Numbers]]
+"""Per row, one ``Numbers`` per round; rows of missing peers are absent."""
+
+
+def measure(case: Case, plan: Plan, around: Surroundings) -> Samples:
+    """Start the case's proxies, take all windows in turn, end everything. Raises ``CaseError``."""
+    rows = [row for row in case.rows if not row.peer.missing()]
+    with ExitStack() as stack:
+        fleet = stack.enter_context(Fleet(around.folder / case.name))
+        setting = _setting(case, around, fleet)
+        started = _start(rows, setting)
+        rate = _half_load(case, rows, started, setting)
+        samples: Samples = {row.name: [] for row in rows}
+        for turn in range(plan.runs):
+            for row in rows:
+                around.say(f"{case.name}: round {turn + 1}/{plan.runs}, {row.name}")
+                spec = _spec(row, started[row.peer.name], setting)
+                spec = replace(spec, seconds=plan.seconds * row.seconds, rate=rate)
+                samples[row.name].append(window(spec, setting.cpus))
+        return samples
+
+
+def window(spec: Spec, cpus: Cpus) -> Numbers:
+    """Run one generator; its numbers with what follows from them. Raises ``CaseError``."""
+    with running_on(cpus.others):
+        try:
+            done = subprocess.run(  # noqa: S603 - our own module
+                [sys.executable, "-m", "loadtests.bench.generator", spec.dumps()],
+                capture_output=True,
+                text=True,
+                timeout=spec.seconds + spec.warmup + _GENERATOR_GRACE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CaseError(f"generator {spec.mode} did not end") from error
+    if done.returncode:
+        raise CaseError(f"generator {spec.mode} failed: {done.stderr.strip()[-2000:]}")
+    found = json.loads(done.stdout)
+    if "error" in found:
+        raise CaseError(str(found["error"]))
+    return derive(found)
+
+
+def derive(numbers: Numbers) -> Numbers:
+    """Adds CPU per unit, units per CPU second, throughput and how busy the proxy was."""
+    units, cpu, seconds = numbers["units"], numbers["cpu_seconds"], numbers["seconds"]
+    if not units:
+        raise CaseError("nothing was completed within the window")
+    return {
+        **numbers,
+        "cpu_us": cpu / units * _MICROSECONDS,
+        "per_cpu_second": units / cpu if cpu else 0.0,
+        "per_second": units / seconds if seconds else 0.0,
+        "busy": cpu / seconds if seconds else 0.0,
+    }
+
+
+def _setting(case: Case, around: Surroundings, fleet: Fleet) -> Setting:
+    """The case's upstream, running."""
+    plain, tls = free_port(), free_port()
+    issued = around.certificates
+    fleet.start(
+        "responder",
+        [
+            *(sys.executable, "-m", "loadtests.bench.responder", str(plain), str(tls)),
+            *(str(issued.certificate), str(issued.key), str(EVENTS_PER_SECOND)),
+        ],
+        cpus=around.cpus.others,
+        ports=[plain, tls],
+    )
+    folder = around.folder / case.name
+    upstream = tls if case.secure else plain
+    return Setting(fleet, around.cpus, folder, issued, case.secure, upstream)
+
+
+def _start(rows: Sequence[Row], setting: Setting) -> dict[str, Running]:
+    started: dict[str, Running] = {}
+    for row in rows:
+        if row.peer.name not in started:
+            started[row.peer.name] = row.peer.start(setting)
+    return started
+
+
+def _spec(row: Row, proxy: Running, setting: Setting) -> Spec:
+    return Spec(
+        mode=row.mode,
+        traffic=row.traffic,
+        port=proxy.port,
+        proxy=proxy.process,
+        authority=str(setting.certificates.authority) if setting.secure else "",
+        connections=row.connections,
+        warmup=row.warmup,
+    )
+
+
+def _half_load(
+    case: Case, rows: Sequence[Row], started: dict[str, Running], setting: Setting
+) -> float:
+    """Half of what the named row's proxy completes per second when it sets the pace."""
+    if not case.half_load_of:
+        return 0.0
+    row = next(row for row in rows if row.name == case.half_load_of)
+    spec = _spec(replace(row, mode="closed"), started[row.peer.name], setting)
+    found = window(replace(spec, seconds=_CALIBRATION_SECONDS), setting.cpus)
+    return found["per_second"] / 2

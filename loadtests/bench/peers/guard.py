@@ -1,0 +1,145 @@
+"""apiguard itself: ``apiguard serve`` with a policy of a given number of rules."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from loadtests.bench import traffic
+from loadtests.bench.certificates import SERVER_NAME
+from loadtests.bench.peers.peer import Peer, Running, Setting
+from loadtests.bench.processes import StartError, free_port
+
+ORDINARY_RULES = 20
+_ENOUGH = 1_000_000  # requests per second that no run here reaches
+_READY_DEADLINE = 20.0
+
+
+def guard(name: str = "apiguard", rules: int = ORDINARY_RULES) -> Peer:
+    """A guard with ``rules`` rules, all of which a measured request has to pass but the last."""
+    return Peer(name, _starter(name, rules))
+
+
+def policy(rules: int) -> str:
+    """A ThrottlePolicy: one ban, rules that miss by one field, and one that takes the rest.
+
+    The misses name user-agents and users of the distinct traffic but other verbs, so that no
+    single field settles them.
+    """
+    banned = {
+        "name": "banned",
+        "match": {"userAgents": [traffic.REFUSED_AGENT.partition("/")[0] + "/*"]},
+        "limits": [{"requestsPerSecond": 0}],
+    }
+    misses = [_miss(number) for number in range(rules - 2)]
+    rest = {
+        "name": "clients",
+        "match": {"users": ["system:*"], "resources": ["*"]},
+        "limits": [
+            {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH},
+            {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH, "per": ["userAgentFamily", "user"]},
+        ],
+    }
+    document = {
+        "apiVersion": "apiguard.io/v1alpha1",
+        "kind": "ThrottlePolicy",
+        "rules": [banned, *misses, rest],
+        "default": {"limits": [{"requestsPerSecond": _ENOUGH, "burst": _ENOUGH, "per": ["user"]}]},
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _miss(number: int) -> dict[str, object]:
+    return {
+        "name": f"miss-{number}",
+        "match": {
+            "userAgents": [f"agent-{number}/*"],
+            "users": [f"system:serviceaccount:team-{number % 50}:*"],
+            "verbs": ["create", "patch"],
+            "resources": ["pods", "deployments.apps"],
+            "namespaces": ["*"],
+        },
+        "limits": [
+            {"requestsPerSecond": 50, "burst": 100},
+            {"requestsPerSecond": 5, "burst": 10, "per": ["userAgentFamily", "user"]},
+        ],
+    }
+
+
+def _starter(name: str, rules: int) -> Callable[[Setting], Running]:
+    def start(setting: Setting) -> Running:
+        port, admin = free_port(), free_port()
+        file = _write_files(setting, name, rules, port, admin)
+        process = setting.fleet.start(
+            name,
+            [sys.executable, "-m", "apiguard.cli", "serve", "--config", str(file)],
+            cpus=setting.cpus.proxy,
+            ports=[admin],
+        )
+        _wait_until_ready(name, admin)
+        return Running(name, port, process)
+
+    return start
+
+
+def _write_files(setting: Setting, name: str, rules: int, port: int, admin: int) -> Path:
+    folder = setting.folder / name
+    state = folder / "state"
+    state.mkdir(parents=True, exist_ok=True)
+    (folder / "policy.yaml").write_text(policy(rules))
+    for secret, text in (
+        ("tokens.csv", traffic.token_file()),
+        ("admin-token", "bench-admin-token-0123456789abcdef"),
+    ):
+        (folder / secret).touch(mode=0o600)
+        (folder / secret).write_text(text)
+    scheme = "https" if setting.secure else "http"
+    listen: dict[str, object] = {"address": f"127.0.0.1:{port}"}
+    upstream: dict[str, object] = {"servers": [f"{scheme}://127.0.0.1:{setting.upstream_port}"]}
+    if setting.secure:
+        issued = setting.certificates
+        listen["tls"] = {"certFile": str(issued.certificate), "keyFile": str(issued.key)}
+        upstream |= {"caFile": str(issued.authority), "serverName": SERVER_NAME}
+    file = folder / "guard.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "apiguard.io/v1alpha1",
+                "kind": "GuardConfig",
+                "listen": listen,
+                "upstream": upstream,
+                "identity": {"staticTokensFile": "tokens.csv"},
+                "admin": {"address": f"127.0.0.1:{admin}", "tokenFile": "admin-token"},
+                "stateDir": str(state),
+                "workers": 1,
+                "policyFile": "policy.yaml",
+            },
+            sort_keys=False,
+        )
+    )
+    return file
+
+
+def _wait_until_ready(name: str, admin: int) -> None:
+    """Until /readyz says so: the port is open before a worker serves it."""
+    deadline = time.monotonic() + _READY_DEADLINE
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=2)
+        try:
+            connection.request("GET", "/readyz?verbose")
+            answer = connection.getresponse()
+            text = answer.read().decode(errors="replace")
+            if answer.status == http.HTTPStatus.OK:
+                return
+        except OSError as error:
+            text = str(error)
+        finally:
+            connection.close()
+        if time.monotonic() > deadline:
+            raise StartError(f"{name} is not ready: {text}")
+        time.sleep(0.05)

@@ -1,0 +1,53 @@
+"""What a proxy needs to start, and what the harness knows of it afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench.certificates import Certificates
+from loadtests.bench.processes import Cpus, Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One case's surroundings. ``secure`` means TLS on both sides, else plain HTTP on both."""
+
+    fleet: Fleet
+    cpus: Cpus
+    folder: Path
+    certificates: Certificates
+    secure: bool
+    upstream_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started proxy: where it listens and the root of its process tree."""
+
+    name: str
+    port: int
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """``program`` is looked up on PATH; without it, ``package`` says what to install."""
+
+    name: str
+    start: Callable[[Setting], Running]
+    program: str = ""
+    package: str = ""
+
+    def missing(self) -> str:
+        """Why the peer cannot run here, "" if it can."""
+        if not self.program or find_program(self.program):
+            return ""
+        return f"{self.program} is not installed: {self.package}"
+
+
+def find_program(name: str) -> str:
+    """Path of a program, also where Debian keeps servers; "" without one."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin") or ""

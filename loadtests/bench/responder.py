@@ -1,0 +1,214 @@
+"""The upstream of every measurement: fixed answers from one epoll loop.
+
+Run as ``python -m loadtests.bench.responder PLAIN_PORT TLS_PORT CERT KEY EVENTS_PER_SECOND``.
+
+A LIST path answers 40 MB, ``watch=1`` opens a stream of 4 KB events, everything else is a 2 KB
+object. Sockets are driven by hand rather than through asyncio: with ``ssl.SSLSocket`` an answer
+costs about 10 µs over TLS, half of what a transport on memory BIOs needs, and what upstream does
+not use on the shared CPU is left to the generator. Requests are trusted: they come from proxies
+that this harness started, and none has a body.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import sys
+import time
+
+from loadtests.bench import traffic
+
+_READ = 65536
+_SLICE = 128 * 1024
+_SLICES_PER_TURN = 4
+_WATCH_BACKLOG = 8 * 1024 * 1024  # a proxy that lags further behind has lost the case
+_BUSY = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
+
+
+class Client:
+    """One connection from a proxy."""
+
+    __slots__ = ("ended", "input", "output", "ready", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.input = b""
+        self.output: list[memoryview] = []
+        self.ended = False
+        self.ready = not isinstance(sock, ssl.SSLSocket)
+
+    def handshake(self) -> None:
+        """Go on with the TLS handshake; ``ready`` when it is through."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            with contextlib.suppress(*_BUSY):
+                self.sock.do_handshake()
+                self.ready = True
+
+    def read(self) -> bytes:
+        """What has arrived: b"" when there is nothing now; sets ``ended`` at the peer's end."""
+        try:
+            data = self.sock.recv(_READ)
+        except _BUSY:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self.ended = True
+        return data
+
+    def more_is_decrypted(self) -> bool:
+        """Whether TLS holds plaintext that epoll knows nothing about."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    def send(self, data: bytes) -> None:
+        """Write now what fits, keep the rest."""
+        if self.output or len(data) > _SLICE:
+            self.output.append(memoryview(data))
+            return
+        sent = self._write(memoryview(data))
+        if sent < len(data) and not self.ended:
+            self.output.append(memoryview(data)[sent:])
+
+    def flush(self) -> None:
+        """Write some of what was kept; bounded, so that others get their turn."""
+        for _ in range(_SLICES_PER_TURN):
+            if not self.output:
+                return
+            first = self.output[0]
+            sent = self._write(first[:_SLICE])
+            if sent == len(first):
+                self.output.pop(0)
+            elif sent:
+                self.output[0] = first[sent:]
+            else:
+                return
+
+    def backlog(self) -> int:
+        return sum(map(len, self.output))
+
+    def _write(self, data: memoryview) -> int:
+        try:
+            return self.sock.send(data)
+        except _BUSY:
+            return 0
+        except OSError:
+            self.ended = True
+            return 0
+
+
+class Responder:
+    """Both listeners, all connections and the clock of watch events."""
+
+    def __init__(self, plain_port: int, tls_port: int, tls: ssl.SSLContext, rate: float) -> None:
+        self._epoll = select.epoll()
+        self._tls = tls
+        self._interval = 1.0 / rate
+        self._clients: dict[int, Client] = {}
+        self._watchers: set[int] = set()
+        self._listeners: dict[int, tuple[socket.socket, bool]] = {}
+        self._object = traffic.object_answer()
+        self._list = traffic.list_answer()
+        self._watch_head = traffic.watch_head()
+        self._event = 0
+        for port, secure in ((plain_port, False), (tls_port, True)):
+            listener = socket.create_server(("127.0.0.1", port), backlog=4096)
+            listener.setblocking(False)
+            self._listeners[listener.fileno()] = (listener, secure)
+            self._epoll.register(listener.fileno(), select.EPOLLIN)
+
+    def serve(self) -> None:
+        """Until killed."""
+        due = time.monotonic() + self._interval
+        while True:
+            pause = max(0.0, due - time.monotonic()) if self._watchers else -1
+            for descriptor, mask in self._epoll.poll(pause):
+                if descriptor in self._listeners:
+                    self._accept(*self._listeners[descriptor])
+                elif descriptor in self._clients:
+                    self._handle(descriptor, self._clients[descriptor], mask)
+            now = time.monotonic()
+            if self._watchers and now >= due:
+                self._publish()
+                due += self._interval
+            due = max(due, now)
+
+    def _accept(self, listener: socket.socket, secure: bool) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock, _ = listener.accept()
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if secure:
+                    sock = self._tls.wrap_socket(
+                        sock, server_side=True, do_handshake_on_connect=False
+                    )
+                self._clients[sock.fileno()] = Client(sock)
+                self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _handle(self, descriptor: int, client: Client, mask: int) -> None:
+        try:
+            if not client.ready:
+                client.handshake()
+            elif mask & select.EPOLLOUT:
+                client.flush()
+            if client.ready and mask & ~select.EPOLLOUT:
+                self._receive(descriptor, client)
+        except OSError:
+            client.ended = True
+        self._settle(descriptor, client, mask)
+
+    def _receive(self, descriptor: int, client: Client) -> None:
+        client.input += client.read()
+        while client.more_is_decrypted():
+            client.input += client.read()
+        while (end := client.input.find(b"\r\n\r\n")) >= 0:
+            head, client.input = client.input[:end], client.input[end + 4 :]
+            self._answer(descriptor, client, head)
+
+    def _answer(self, descriptor: int, client: Client, head: bytes) -> None:
+        line = head[: head.find(b"\r\n")]
+        if b"watch=1" in line:
+            client.send(self._watch_head)
+            self._watchers.add(descriptor)
+        elif line.startswith(b"GET /api/v1/pods?"):
+            client.send(self._list)
+        else:
+            client.send(self._object)
+
+    def _publish(self) -> None:
+        """One event to every watcher, as an apiserver does on one change."""
+        self._event += 1
+        data = traffic.chunk(traffic.event(self._event))
+        for descriptor in tuple(self._watchers):
+            client = self._clients[descriptor]
+            client.send(data)
+            if client.backlog() > _WATCH_BACKLOG:
+                client.ended = True
+            if client.ended or client.output:
+                self._settle(descriptor, client, 0)
+
+    def _settle(self, descriptor: int, client: Client, mask: int) -> None:
+        """Forget an ended connection; otherwise wait for what it needs."""
+        if client.ended:
+            self._watchers.discard(descriptor)
+            self._clients.pop(descriptor, None)
+            self._epoll.unregister(descriptor)
+            client.sock.close()
+        elif client.output:
+            self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
+        elif mask & select.EPOLLOUT:
+            self._epoll.modify(descriptor, select.EPOLLIN)
+
+
+def main(arguments: list[str]) -> None:
+    plain_port, tls_port, certificate, key, rate = arguments
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    tls.set_alpn_protocols(["http/1.1"])
+    Responder(int(plain_port), int(tls_port), tls, float(rate)).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
