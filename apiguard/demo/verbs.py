@@ -10,12 +10,13 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from apiguard.demo import admission, options, patching, problems
+from apiguard.demo import admission, options, patching, problems, protobuf
 from apiguard.demo.encoding import NotJsonError, Object, decode, encode
 from apiguard.demo.options import ListOptions, Match
 from apiguard.demo.representations import (
     AVAILABLE,
     JSON,
+    PROTOBUF,
     Representation,
     write_list,
     write_object,
@@ -48,6 +49,11 @@ class Answer:
 def parse_body(resource: Resource, content_type: str, body: bytes) -> Any:
     """The decoded body of a create or update; raises ``ApiError`` 400 or 415."""
     media = content_type.partition(";")[0].strip().lower()
+    if media == PROTOBUF and not resource.custom:
+        try:
+            return protobuf.decode_body(body)
+        except (protobuf.ProtobufError, UnicodeDecodeError) as error:
+            raise problems.bad_request(f"the object provided is unrecognized: {error}") from None
     if media not in ("", JSON):
         raise problems.unsupported_body(AVAILABLE)
     try:

@@ -1,0 +1,343 @@
+"""Objects <-> Kubernetes protobuf, by a table of field numbers.
+
+Typed Go clients send bodies and prefer answers in protobuf. The table (``protobuf_fields.txt``)
+holds what the wire needs of every served kind: number, JSON name and type of each field.
+
+A body is the magic ``k8s\\0`` and a ``runtime.Unknown`` around the message; lists hold bare
+messages. Zero values are left out unless the field is a pointer in Go, as JSON's omitempty does.
+"""
+
+from __future__ import annotations
+
+import base64
+import calendar
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from apiguard.demo.encoding import Object, decode, encode
+from apiguard.demo.resources import Resource
+
+MAGIC = b"k8s\0"
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_INTEGERS = frozenset({"int32", "int64", "uint32", "uint64"})
+
+
+class ProtobufError(ValueError):
+    """Bytes that are no message of the expected kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """``shape`` is "" for one value, ``[]`` repeated, ``{}`` a map with string keys."""
+
+    number: int
+    name: str
+    type: str
+    shape: str
+    inline: bool
+    explicit: bool
+
+
+Message = tuple[Field, ...]
+
+
+@cache
+def messages() -> dict[str, Message]:
+    """``package.Name`` -> fields, read once."""
+    text = (files("apiguard.demo") / "protobuf_fields.txt").read_text()
+    found: dict[str, list[Field]] = {}
+    package, current = "", ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        words = line.split()
+        if words[0] == "package":
+            package = words[1]
+            continue
+        if not line.startswith(" "):
+            current = f"{package}.{words.pop(0)}"
+            found[current] = []
+        found[current].extend(_field(package, word) for word in words)
+    return {name: tuple(fields) for name, fields in found.items()}
+
+
+_SCALARS = frozenset({*_INTEGERS, "string", "bool", "bytes", "double"})
+_SPECIAL = frozenset({"Time", "MicroTime", "Quantity", "IntOrString", "RawExtension", "FieldsV1"})
+
+
+def _field(package: str, word: str) -> Field:
+    number, name, type_ = word.split(":")
+    shape = type_[:2] if type_[:2] in ("[]", "{}") else ""
+    type_ = type_[len(shape) :]
+    inline, explicit = type_.endswith("~"), type_.endswith("?")
+    type_ = type_.rstrip("~?")
+    if type_ not in _SCALARS and type_ not in _SPECIAL and "." not in type_:
+        type_ = f"{package}.{type_}"
+    return Field(int(number), name, type_, shape, inline, explicit)
+
+
+def message_of(resource: Resource) -> str | None:
+    """The message of a resource's objects; None when it has no protobuf form here."""
+    name = f"{resource.group.partition('.')[0] or 'core'}.{resource.kind}"
+    return name if not resource.custom and name in messages() else None
+
+
+# --- bodies ---------------------------------------------------------------------------------
+
+
+def wrap(api_version: str, kind: str, raw: bytes) -> bytes:
+    """A whole body around one message."""
+    meta = _delimited(1, api_version.encode()) + _delimited(2, kind.encode())
+    return b"".join(
+        (MAGIC, _delimited(1, meta), _delimited(2, raw), _delimited(3, b""), _delimited(4, b""))
+    )
+
+
+def unwrap(body: bytes) -> tuple[str, str, bytes]:
+    """apiVersion, kind and message of a body; raises ``ProtobufError``."""
+    if not body.startswith(MAGIC):
+        raise ProtobufError("no protobuf object: the magic is missing")
+    parts = {number: value for number, _, value in _records(body[len(MAGIC) :])}
+    meta = {number: value for number, _, value in _records(_as_bytes(parts.get(1, b"")))}
+    version, kind = _as_bytes(meta.get(1, b"")), _as_bytes(meta.get(2, b""))
+    return version.decode(), kind.decode(), _as_bytes(parts.get(2, b""))
+
+
+def decode_body(body: bytes) -> Object:
+    """The object of a body, with kind and apiVersion; raises ``ProtobufError``."""
+    version, kind, raw = unwrap(body)
+    group = version.rpartition("/")[0].partition(".")[0] or "core"
+    name = f"{group}.{kind}"
+    if name not in messages():
+        name = f"meta.{kind}"
+    if name not in messages():
+        raise ProtobufError(f"no such kind: {version} {kind}")
+    return {"kind": kind, "apiVersion": version, **decode_message(name, raw)}
+
+
+def encode_object(resource: Resource, value: Object) -> bytes:
+    """The bare message of one object."""
+    name = message_of(resource)
+    assert name is not None, resource.kind
+    return encode_message(name, value)
+
+
+def encode_list(metadata: Object, items: list[bytes]) -> bytes:
+    """The bare message of a list from the bare messages of its items."""
+    head = _delimited(1, encode_message("meta.ListMeta", metadata))
+    return b"".join((head, *[_delimited(2, item) for item in items]))
+
+
+def encode_status(status: Object) -> bytes:
+    return wrap("v1", "Status", encode_message("meta.Status", status))
+
+
+def watch_frame(kind: str, body: bytes) -> bytes:
+    """One event: a 4-byte length and a bare WatchEvent holding a wrapped object."""
+    event = _delimited(1, kind.encode()) + _delimited(2, _delimited(1, body))
+    return struct.pack(">I", len(event)) + event
+
+
+# --- encoding -------------------------------------------------------------------------------
+
+
+def encode_message(name: str, value: Object) -> bytes:
+    """One message; fields the table does not know are left out."""
+    parts: list[bytes] = []
+    for field in messages()[name]:
+        if field.inline:
+            parts.append(_delimited(field.number, encode_message(field.type, value)))
+            continue
+        found = value.get(field.name)
+        if found is None:
+            continue
+        if field.shape == "[]":
+            parts.extend(_encode_field(field, entry) for entry in found)
+        elif field.shape == "{}":
+            parts.extend(_encode_entry(field, key, entry) for key, entry in sorted(found.items()))
+        else:
+            parts.append(_encode_field(field, found))
+    return b"".join(parts)
+
+
+def _encode_entry(field: Field, key: str, value: Any) -> bytes:
+    entry = Field(2, "", field.type, "", inline=False, explicit=True)
+    return _delimited(field.number, _delimited(1, key.encode()) + _encode_field(entry, value))
+
+
+def _encode_field(field: Field, value: Any) -> bytes:
+    if field.type in _INTEGERS or field.type == "bool":
+        return _varint(field.number << 3 | _VARINT) + _varint(int(value))
+    if field.type == "double":
+        return _varint(field.number << 3 | _FIXED64) + struct.pack("<d", value)
+    return _delimited(field.number, _encode_payload(field.type, value))
+
+
+def _encode_payload(type_: str, value: Any) -> bytes:
+    match type_:
+        case "string":
+            return str(value).encode()
+        case "bytes":
+            return base64.b64decode(value)
+        case "Time" | "MicroTime":
+            return _encode_time(str(value))
+        case "Quantity":
+            return _delimited(1, str(value).encode())
+        case "RawExtension" | "FieldsV1":
+            return _delimited(1, encode(value))
+        case "IntOrString":
+            return _encode_int_or_string(value)
+    if type_.endswith(".ExtraValue"):
+        value = {"items": value}
+    return encode_message(type_, value)
+
+
+def _encode_time(text: str) -> bytes:
+    seconds = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    fraction = text[19:].strip("Z").lstrip(".")
+    nanos = int(fraction.ljust(9, "0")[:9]) if fraction else 0
+    return b"\x08" + _varint(seconds) + b"\x10" + _varint(nanos)
+
+
+def _encode_int_or_string(value: Any) -> bytes:
+    if isinstance(value, int):
+        return b"\x08\x00\x10" + _varint(value) + _delimited(3, b"")
+    return b"\x08\x01\x10\x00" + _delimited(3, str(value).encode())
+
+
+def _varint(number: int) -> bytes:
+    number &= (1 << 64) - 1
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _delimited(number: int, payload: bytes) -> bytes:
+    return b"".join((_varint(number << 3 | _BYTES), _varint(len(payload)), payload))
+
+
+# --- decoding -------------------------------------------------------------------------------
+
+
+def decode_message(name: str, raw: bytes) -> Object:
+    """One message as JSON would have it; raises ``ProtobufError``."""
+    fields = {field.number: field for field in messages()[name]}
+    found: dict[int, Any] = {}
+    for number, wire, value in _records(raw):
+        field = fields.get(number)
+        if field is None:
+            continue
+        if field.shape == "{}":
+            key, entry = _decode_entry(field, _as_bytes(value))
+            found.setdefault(number, {})[key] = entry
+        elif field.shape == "[]":
+            found.setdefault(number, []).append(_decode_value(field, wire, value))
+        else:
+            found[number] = _decode_value(field, wire, value)
+    result: Object = {}
+    for field in messages()[name]:  # in the order of Go's structs, which is that of JSON
+        if field.number not in found:
+            continue
+        value = found[field.number]
+        if field.inline:
+            result.update(value)
+        elif value is not None and (value not in ("", 0, False) or field.explicit):
+            result[field.name] = value
+    return result
+
+
+def _decode_entry(field: Field, raw: bytes) -> tuple[str, Any]:
+    key, value = "", None
+    entry = Field(2, "", field.type, "", inline=False, explicit=True)
+    for number, wire, part in _records(raw):
+        if number == 1:
+            key = _as_bytes(part).decode()
+        elif number == 2:
+            value = _decode_value(entry, wire, part)
+    return key, "" if value is None else value
+
+
+def _decode_value(field: Field, wire: int, value: bytes | int) -> Any:
+    if wire == _VARINT:
+        number = int(value) if isinstance(value, int) else 0
+        if field.type == "bool":
+            return bool(number)
+        return number - (1 << 64) if number >= 1 << 63 else number
+    raw = _as_bytes(value)
+    match field.type:
+        case "string":
+            return raw.decode("utf-8", "replace")
+        case "bytes":
+            return base64.b64encode(raw).decode()
+        case "double":
+            return struct.unpack("<d", raw)[0]
+        case "Time" | "MicroTime":
+            return _decode_time(raw, micro=field.type == "MicroTime")
+        case "Quantity":
+            return b"".join(_as_bytes(part) for _, _, part in _records(raw)).decode()
+        case "RawExtension" | "FieldsV1":
+            inner = next((_as_bytes(part) for _, _, part in _records(raw)), b"")
+            return decode(inner) if inner else None
+        case "IntOrString":
+            parts = {number: part for number, _, part in _records(raw)}
+            return _as_bytes(parts.get(3, b"")).decode() if parts.get(1) else parts.get(2, 0)
+    if field.type.endswith(".ExtraValue"):
+        return decode_message(field.type, raw).get("items", [])
+    return decode_message(field.type, raw)
+
+
+def _decode_time(raw: bytes, *, micro: bool) -> str | None:
+    parts = {number: part for number, _, part in _records(raw)}
+    seconds, nanos = parts.get(1, 0), parts.get(2, 0)
+    if not isinstance(seconds, int) or not isinstance(nanos, int) or not (seconds or nanos):
+        return None
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{text}.{nanos // 1000:06d}Z" if micro else f"{text}Z"
+
+
+def _records(raw: bytes) -> Iterator[tuple[int, int, bytes | int]]:
+    """Number, wire type and value of each record."""
+    at, end = 0, len(raw)
+    while at < end:
+        tag, at = _read_varint(raw, at)
+        wire = tag & 7
+        if wire == _VARINT:
+            value, at = _read_varint(raw, at)
+            yield tag >> 3, wire, value
+            continue
+        if wire == _BYTES:
+            size, at = _read_varint(raw, at)
+        elif wire in (_FIXED64, _FIXED32):
+            size = 8 if wire == _FIXED64 else 4
+        else:
+            raise ProtobufError(f"unknown wire type {wire}")
+        if at + size > end:
+            raise ProtobufError("unexpected EOF")
+        yield tag >> 3, wire, raw[at : at + size]
+        at += size
+
+
+def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while at < len(raw) and shift < 64:
+        byte = raw[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+    raise ProtobufError("unexpected EOF" if at >= len(raw) else "integer overflow")
+
+
+def _as_bytes(value: bytes | int) -> bytes:
+    if isinstance(value, int):
+        raise ProtobufError("wrong wire type")
+    return value
