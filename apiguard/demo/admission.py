@@ -269,9 +269,17 @@ def _service_defaults(value: Object) -> None:
         port.setdefault("protocol", "TCP")
         port.setdefault("targetPort", port.get("port"))
     spec.setdefault("type", "ClusterIP")
+    if spec["type"] != "ExternalName":
+        spec.setdefault("clusterIP", _cluster_ip(value["metadata"]))
     spec.setdefault("sessionAffinity", "None")
     value["spec"] = spec
     value.setdefault("status", {"loadBalancer": {}})
+
+
+def _cluster_ip(metadata: Object) -> str:
+    """An address of the service network, the same for the same uid."""
+    number = uuid.UUID(metadata["uid"]).int
+    return f"10.97.{number % 254 + 1}.{number // 254 % 254 + 1}"
 
 
 def _secret_defaults(value: Object) -> None:
