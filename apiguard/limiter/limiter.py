@@ -154,7 +154,11 @@ class Limiter:
         return ADMITTED
 
     def peek(self, flow: Flow, info: RequestInfo, caller: Caller, now: float) -> Peek:
-        """What ``acquire`` would answer now, with nothing charged, opened or counted."""
+        """What ``acquire`` would answer now, with nothing charged, opened or counted.
+
+        Each limit is asked by itself: with room in the table for one new bucket but not for two,
+        the answer names two.
+        """
         shed: Shed | None = None
         views: list[BucketView] = []
         for spec in flow.limits:

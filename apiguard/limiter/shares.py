@@ -97,7 +97,8 @@ class Rebalancer:
     """The supervisor's record of who holds what, and the order of cuts before grants.
 
     One round at a time: ``plan`` returns cuts to send, ``confirm`` is called as workers report
-    that they applied them, and the last confirmation returns the grants. Neither sends anything.
+    that they applied them, and the last confirmation returns the grants. Neither sends anything;
+    messages to one worker must arrive in the order they were made.
     """
 
     __slots__ = ("_demand", "_grants", "_shares", "_waiting", "_workers", "round")
