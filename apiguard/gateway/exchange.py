@@ -46,7 +46,7 @@ class UpstreamStream(Protocol):
         """Between two pieces the server wrote: where a stream of events may be ended."""
 
     def start(
-        self, sink: ResponseSink, line: RequestLine, lines: bytes, *, length: int, upgrading: bool
+        self, sink: ResponseSink, line: RequestLine, lines: bytes, *, length: int, upgrade: bytes
     ) -> None: ...
 
     def send_data(self, data: bytes) -> None: ...
@@ -124,7 +124,7 @@ class Exchange:
             self._line,
             forward.fields,
             length=self.block.length,
-            upgrading=forward.upgrade,
+            upgrade=forward.upgrade,
         )
         held, self._held = self._held, None
         if held is not None:
@@ -193,7 +193,7 @@ class Exchange:
             return
         if not stream.writable and self._upstream is not None:
             self._upstream.pause_body()
-        stream.send_head(head, close=self.forward.upgrade)
+        stream.send_head(head, close=bool(self.forward.upgrade))
 
     def response_data(self, data: bytes) -> None:
         if self._stream is not None:
@@ -265,7 +265,7 @@ class Exchange:
             return
         self.code = reply.status
         self._finish(failed=True)
-        stream.send_reply(reply, close=close or self.forward.upgrade)
+        stream.send_reply(reply, close=close or bool(self.forward.upgrade))
 
     def _break(self) -> None:
         stream = self._stream

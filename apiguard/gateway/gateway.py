@@ -32,6 +32,7 @@ from apiguard.policy.policy import Policy
 from apiguard.telemetry import bounds
 from apiguard.telemetry.counters import Counters, RefusalSample
 from apiguard.upstream.endpoint import Lane
+from apiguard.wire.headers import upgrade_asked
 from apiguard.wire.messages import CHUNKED, HeaderBlock, RequestLine
 
 if TYPE_CHECKING:
@@ -193,9 +194,9 @@ class Gateway:
                     return self._shed(verdict, flow, info, client, line)
                 over = True
         lane = _LONG if info.long_running else _EXEMPT if flow.exempt else _ORDINARY
-        if block.upgrade and _upgradable(line.method, block.upgrade):
-            return Forward(info, caller, flow, lane, client.upgrade_fields, True, over)
-        return Forward(info, caller, flow, lane, client.fields, False, over)
+        upgrade = block.upgrade and upgrade_asked(line.method, block)
+        fields = client.upgrade_fields if upgrade else client.fields
+        return Forward(info, caller, flow, lane, fields, upgrade, over)
 
     def _shed(
         self, shed: Shed, flow: Flow, info: RequestInfo, client: Client, line: RequestLine
@@ -294,11 +295,6 @@ def _framing(block: HeaderBlock) -> bytes:
     if block.length == CHUNKED:
         return b"Transfer-Encoding: chunked\r\n"
     return b"Content-Length: %d\r\n" % block.length if block.declared else b""
-
-
-def _upgradable(method: str, protocol: bytes) -> bool:
-    """The upgrades Kubernetes uses: WebSocket by GET (RFC 6455), SPDY by POST or GET."""
-    return method == "GET" or (method == "POST" and protocol.lower() == b"spdy/3.1")
 
 
 def _sample(

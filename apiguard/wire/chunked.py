@@ -11,29 +11,42 @@ import re
 LINE_LIMIT = 4096
 """Bytes of one chunk-size line with its extensions."""
 
-TRAILER_LIMIT = 65536
-"""Bytes of all trailers of one message."""
-
 _HEX = b"0123456789abcdefABCDEF"
 _EXTENSION = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class ChunkError(ValueError):
-    """The coding is broken; the text says how and never quotes input."""
+    """The coding is broken, or its trailers are ``too_large``; never quotes input."""
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
 
 
 class ChunkedDecoder:
-    """Decodes one body. ``feed`` until ``done``; bytes after the end are left alone."""
+    """Decodes one body. ``feed`` until ``done``; bytes after the end are left alone.
 
-    __slots__ = ("_left", "_line", "_need_crlf", "_trailer_bytes", "_trailers", "done")
+    Trailers share the bounds of the head they belong to: ``trailer_bytes``, ``trailer_fields``.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_bytes_left",
+        "_fields_left",
+        "_left",
+        "_line",
+        "_need_crlf",
+        "_trailers",
+        "done",
+    )
+
+    def __init__(self, *, trailer_bytes: int = 65_536, trailer_fields: int = 256) -> None:
         self._left = 0  # data bytes missing of the current chunk
         self._need_crlf = False  # a chunk's data is complete, its CRLF is not
         self._line = b""  # an incomplete line
         self._trailers = False
-        self._trailer_bytes = 0
+        self._bytes_left = trailer_bytes
+        self._fields_left = trailer_fields
         self.done = False
 
     @property
@@ -70,7 +83,10 @@ class ChunkedDecoder:
     def _check_partial(self) -> None:
         if self._need_crlf and self._line != b"\r":
             raise ChunkError("chunk data is longer than its size")
-        if len(self._line) > LINE_LIMIT:
+        if self._trailers:
+            if len(self._line) > self._bytes_left + 1:  # the CR of a line that just fits
+                raise ChunkError("trailers too large", too_large=True)
+        elif len(self._line) > LINE_LIMIT:
             raise ChunkError("chunk line too long")
 
     def _take_line(self, line: bytes) -> None:
@@ -104,8 +120,9 @@ class ChunkedDecoder:
         if line == b"\r\n":
             self.done = True
             return
-        self._trailer_bytes += len(line)
-        if self._trailer_bytes > TRAILER_LIMIT:
-            raise ChunkError("trailers too large")
+        self._bytes_left -= len(line)
+        self._fields_left -= 1
+        if self._bytes_left < 0 or self._fields_left < 0:
+            raise ChunkError("trailers too large", too_large=True)
         if not _TRAILER.fullmatch(line, 0, len(line) - 2):
             raise ChunkError("malformed trailer")

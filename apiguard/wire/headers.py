@@ -11,6 +11,7 @@ what we judge is what upstream will see.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 from apiguard.errors import WireError
@@ -35,6 +36,9 @@ HOP_BY_HOP = frozenset(
 
 _KEPT_ALWAYS = frozenset({b"host", b"content-length", b"connection"})
 """Fields a ``Connection`` header cannot name away: the message has no meaning without them."""
+
+_HOST = re.compile(rb"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")
+"""Bytes of a host and port, RFC 3986 section 3.2; Go's server accepts the same set."""
 
 _BEARER_PROTOCOL = b"base64url.bearer.authorization.k8s.io."
 """WebSocket subprotocol that carries a bearer token
@@ -105,7 +109,10 @@ class HeaderRules:
             return _Kind.DROP
         if b"_" in name:
             folded = name.replace(b"_", b"-")
-            if self._is_identity(folded) or folded.startswith(b"impersonate-"):
+            impersonates = folded.startswith(b"impersonate-")
+            # Impersonate-Extra-some_key says what it is in every reading; only names that would
+            # turn into an identity header are in doubt.
+            if self._is_identity(folded) or (impersonates and name[:12] != b"impersonate-"):
                 return _Kind.REFUSE
         return _Kind.PLAIN
 
@@ -183,6 +190,8 @@ class _Builder:
             self.authorization = value
         elif kind is _Kind.HOST:
             self.hosts += 1
+            if not _HOST.fullmatch(value):
+                raise WireError(400, "BadRequest", "malformed Host header")
         elif kind is _Kind.USER_AGENT and self.user_agent is None:
             self.user_agent = value
         elif kind is _Kind.EXPECT:
@@ -262,6 +271,17 @@ def _upgrade(values: list[bytes]) -> bytes:
     """The one upgrade Kubernetes uses, or b"" for an upgrade we ignore as RFC 9110 allows."""
     if len(values) == 1 and values[0].lower() in (b"websocket", b"spdy/3.1"):
         return values[0]
+    return b""
+
+
+def upgrade_asked(method: str, block: HeaderBlock) -> bytes:
+    """The protocol to switch to: WebSocket by GET (RFC 6455 section 4.1), SPDY by POST or GET.
+
+    b"" for an ordinary request, also where an upgrade is ignored.
+    """
+    upgrade = block.upgrade
+    if not upgrade or method == "GET" or (method == "POST" and upgrade.lower() == b"spdy/3.1"):
+        return upgrade
     return b""
 
 

@@ -354,7 +354,7 @@ class Http1Server(_Output):
             self.state = _WAIT
         else:
             self.state = _BODY
-            self._chunks = ChunkedDecoder() if length == CHUNKED else None
+            self._chunks = self._decoder() if length == CHUNKED else None
         sink = self._handler.request_received(self, line, block)
         if sink is None:
             self._skip = True
@@ -362,6 +362,11 @@ class Http1Server(_Output):
         self._sink = sink
         if length == 0:
             sink.request_end()
+
+    def _decoder(self) -> ChunkedDecoder:
+        return ChunkedDecoder(
+            trailer_bytes=self._head_limit, trailer_fields=self._heads.header_fields
+        )
 
     def _take_body(self, data: bytes, pos: int, end: int) -> int:
         if self._chunks is not None:
@@ -379,7 +384,8 @@ class Http1Server(_Output):
         try:
             pos = self._chunks.feed(data, pos, pieces)
         except ChunkError as error:
-            self._body_error(WireError(400, "BadRequest", str(error)))
+            code, reason = (431, "") if error.too_large else (400, "BadRequest")
+            self._body_error(WireError(code, reason, str(error)))
             return len(data)
         if pieces:
             self._deliver(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -572,7 +578,7 @@ class Http1Client(_Output):
         "_request_chunked",
         "_request_done",
         "_sink",
-        "_upgrading",
+        "_upgrade",
         "on_released",
         "reading_paused",
         "should_close",
@@ -595,7 +601,7 @@ class Http1Client(_Output):
         self.reading_paused = False
         self._request_chunked = False
         self._request_done = True
-        self._upgrading = False
+        self._upgrade = b""
 
     @property
     def at_boundary(self) -> bool:
@@ -614,13 +620,13 @@ class Http1Client(_Output):
     # -- the request -------------------------------------------------------------------------
 
     def start(
-        self, sink: ResponseSink, line: RequestLine, lines: bytes, *, length: int, upgrading: bool
+        self, sink: ResponseSink, line: RequestLine, lines: bytes, *, length: int, upgrade: bytes
     ) -> None:
         """Sends the head. ``lines`` are all its fields; ``length`` that of the body to come."""
         self._sink = sink
         self._method = line.method
         self._close = False
-        self._upgrading = upgrading
+        self._upgrade = upgrade.lower()
         self._request_chunked = length == CHUNKED
         self._request_done = length == 0
         self._send(line.http1 + lines + b"\r\n")
@@ -722,7 +728,7 @@ class Http1Client(_Output):
         sink.response_head(head)
 
     def _take_switch(self, head: ResponseHead, sink: ResponseSink) -> None:
-        if not self._upgrading or not head.upgrade:
+        if not self._upgrade or head.upgrade.lower() != self._upgrade:
             raise UpstreamProtocolError("101 where no upgrade was asked for")
         self.state = _TUNNEL
         sink.response_head(head)
@@ -753,7 +759,7 @@ class Http1Client(_Output):
         self._sink = None
         self._chunks = None
         self.reading_paused = False
-        if self._close or not self._request_done or self._upgrading:
+        if self._close or not self._request_done or self._upgrade:
             self.state = _CLOSED
             self.should_close = True
             self._on_output()
