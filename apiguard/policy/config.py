@@ -292,9 +292,10 @@ _SERVER = re.compile(r"(https?)://([^/?#@\s]+)/?")
 
 
 def _upstream(section: Section) -> UpstreamConfig:
-    servers = section.texts("servers", most=MAX_SERVERS)
-    if not servers:
-        section.complain("servers", "must name at least one server, as in https://10.0.0.1:6443")
+    missing = "must name at least one server, as in https://10.0.0.1:6443"
+    servers = section.texts("servers", most=MAX_SERVERS, empty=missing)
+    if servers is None:
+        section.complain("servers", missing)
     for text in servers or ():
         found = _SERVER.fullmatch(text.value)
         reason = _address_problem(found[2], port_required=False) if found else "no"

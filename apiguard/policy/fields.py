@@ -193,11 +193,15 @@ class Section:
         for index, item in enumerate(node.items):
             yield item, f"{self.field(key)}[{index}]"
 
-    def texts(self, key: str, *, most: int = 1_024) -> tuple[Text, ...] | None:
-        """A list of strings; None when absent."""
-        if key not in self:
-            self.asked.add(key)
+    def texts(
+        self, key: str, *, most: int = 1_024, empty: str | None = None
+    ) -> tuple[Text, ...] | None:
+        """A list of strings; None when absent. ``empty``: why it must not be empty."""
+        node = self._node(key)
+        if node is None:
             return None
+        if empty is not None and isinstance(node, Sequence) and not node.items:
+            self.complain(key, empty)
         found = [self._text(item, field) for item, field in self._items(key, most)]
         return tuple(text for text in found if text is not None)
 

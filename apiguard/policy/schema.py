@@ -36,6 +36,7 @@ METHOD_VERBS = frozenset(["get", "head", "post", "put", "patch", "delete", "opti
 
 _RULE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _MOST_RATE = 1e9
+_EMPTY = "must hold at least one value, or no request ever matches"
 
 T = TypeVar("T")
 
@@ -251,11 +252,9 @@ def _match(section: Section) -> Match:
 
 def _parsed(section: Section, key: str, parse_one: Callable[[str], T]) -> tuple[T, ...] | None:
     """A list of texts, each parsed; a ValueError becomes a finding at its line."""
-    texts = section.texts(key)
+    texts = section.texts(key, empty=_EMPTY)
     if texts is None:
         return None
-    if not texts:
-        section.complain(key, "must hold at least one value, or no request ever matches")
     values: list[T] = []
     for text in texts:
         try:
@@ -284,11 +283,9 @@ def _service_account(text: str) -> Pattern:
 
 
 def _verbs(section: Section) -> tuple[str, ...] | None:
-    texts = section.texts("verbs", most=64)
+    texts = section.texts("verbs", most=64, empty=_EMPTY)
     if texts is None:
         return None
-    if not texts:
-        section.complain("verbs", "must hold at least one value, or no request ever matches")
     known = RESOURCE_VERBS | METHOD_VERBS | {ANY_VERB}
     for text in texts:
         if text.value not in known:

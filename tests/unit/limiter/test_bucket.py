@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiguard.limiter.bucket import TokenBucket
@@ -19,6 +19,7 @@ def full(rate: float, burst: float, now: float = 0.0) -> TokenBucket:
     return TokenBucket(BucketSpec(rate, burst), burst, now)
 
 
+@settings(deadline=None)
 @given(rates, bursts, st.lists(st.floats(-0.5, 2.0), max_size=300))
 def test_admits_at_most_burst_and_rate_times_time(
     rate: float, burst: float, steps: list[float]
@@ -34,6 +35,7 @@ def test_admits_at_most_burst_and_rate_times_time(
         assert admitted <= burst + rate * latest + 1e-6
 
 
+@settings(deadline=None)
 @given(rates, bursts, st.integers(1, 50))
 def test_wait_is_when_the_next_token_is_there(rate: float, burst: float, taken: int) -> None:
     """A request at that time is admitted, one clearly before is not."""
@@ -59,6 +61,7 @@ def test_a_million_small_refills_lose_no_token() -> None:
     assert admitted == pytest.approx(100_000, abs=2)
 
 
+@settings(deadline=None)
 @given(rates, bursts, rates, bursts, st.integers(0, 100), st.floats(0.0, 5.0))
 def test_respec_never_raises_a_level(
     rate: float, burst: float, new_rate: float, new_burst: float, taken: int, now: float

@@ -24,7 +24,7 @@ calls = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(calls, st.integers(0, 4), st.sampled_from([1.0, 2.0, 5.0]))
 def test_no_user_gets_more_than_burst_and_rate_times_time(
     steps: list[tuple[float, int, int, str | None]], capacity: int, burst: float
@@ -47,7 +47,7 @@ def test_no_user_gets_more_than_burst_and_rate_times_time(
         assert limiter.size <= capacity
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(calls, st.sampled_from([1.0, 2.0, 5.0]))
 def test_invented_user_agents_win_at_most_ten_budgets_and_one(
     steps: list[tuple[float, int, int, str | None]], burst: float
@@ -62,7 +62,7 @@ def test_invented_user_agents_win_at_most_ten_budgets_and_one(
         assert got <= 11 * (burst + now) + 1e-6
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(calls)
 def test_peek_foretells_acquire_and_all_limits_are_charged_or_none(
     steps: list[tuple[float, int, int, str | None]],

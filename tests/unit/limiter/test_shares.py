@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiguard.limiter.limiter import ADMITTED, Limiter
@@ -16,6 +16,7 @@ from .requests import LIST_PODS, flow, limit, verified
 demands = st.lists(st.integers(0, 1000), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(demands, st.floats(1.0, 1000.0))
 def test_shares_sum_to_one(demand: list[int], burst: float) -> None:
     shares = rebalance(demand, [1 / len(demand)] * len(demand), burst)
@@ -23,6 +24,7 @@ def test_shares_sum_to_one(demand: list[int], burst: float) -> None:
     assert all(share >= 0.0 for share in shares)
 
 
+@settings(deadline=None)
 @given(demands, st.floats(1.0, 1000.0))
 def test_every_share_that_is_asked_for_holds_a_token_while_the_budget_lasts(
     demand: list[int], burst: float
@@ -81,6 +83,7 @@ def test_an_idle_bucket_returns_to_equal_parts_and_is_forgotten() -> None:
     assert rebalancer.held_by(1) == []
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 5), st.sampled_from([1.0, 3.0, 20.0, 200.0]))
 def test_workers_together_never_exceed_one_budget(seed: int, workers: int, burst: float) -> None:
     """Moving load; messages arrive late, in order per worker and in any order between them."""
