@@ -33,7 +33,7 @@ unit: $(STAMP)
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 bench: $(STAMP) ## Measure the traffic path beside its peers (minutes)
-	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+	@$(BIN)/python -m loadtests.bench $(BENCH_ARGS)
 
 clean: ## Remove everything made by these targets
 	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
