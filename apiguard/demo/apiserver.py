@@ -239,3 +239,9 @@ def _make_request(
         asyncio.get_running_loop(),
         client_max_size=BODY_LIMIT,
     )
+
+
+if __name__ == "__main__":
+    from apiguard.demo.command import main
+
+    main(prog_name="python -m apiguard.demo.apiserver")
