@@ -14,6 +14,7 @@ from typing import Any
 
 from apiguard.demo import problems
 from apiguard.demo.encoding import Object, ordered
+from apiguard.demo.protobuf import in_go_order, message_of
 from apiguard.demo.resources import Resource
 from apiguard.demo.store import Item
 
@@ -75,7 +76,8 @@ def for_create(
 def ordered_as(resource: Resource, value: Object) -> Object:
     """Field order as kube-apiserver writes it: Go structs, or sorted keys for custom resources."""
     if not resource.custom:
-        return ordered(value)
+        message = message_of(resource)
+        return ordered(in_go_order(message, value) if message is not None else value)
     result = dict(sorted(value.items()))
     result["metadata"] = dict(sorted(value["metadata"].items()))
     return result
@@ -197,26 +199,6 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "CustomResourceDefinition": ("spec.group", "spec.names", "spec.versions"),
 }
 
-_SPEC_ORDER = (
-    "volumes",
-    "initContainers",
-    "containers",
-    "restartPolicy",
-    "terminationGracePeriodSeconds",
-    "dnsPolicy",
-    "nodeSelector",
-    "serviceAccountName",
-    "serviceAccount",
-    "nodeName",
-    "hostNetwork",
-    "securityContext",
-    "schedulerName",
-    "tolerations",
-    "priority",
-    "enableServiceLinks",
-    "preemptionPolicy",
-)
-
 
 def _pod_defaults(value: Object) -> None:
     spec = value.get("spec")
@@ -235,7 +217,7 @@ def _pod_defaults(value: Object) -> None:
         **spec,
     }
     filled["containers"] = [_container_defaults(c) for c in spec["containers"]]
-    value["spec"] = {name: filled[name] for name in _SPEC_ORDER if name in filled} | filled
+    value["spec"] = filled
     value.setdefault("status", {"phase": "Pending", "qosClass": "BestEffort"})
 
 

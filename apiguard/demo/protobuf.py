@@ -87,6 +87,34 @@ def message_of(resource: Resource) -> str | None:
     return name if not resource.custom and name in messages() else None
 
 
+def in_go_order(name: str, value: Object) -> Object:
+    """``value`` with its fields in the order of Go's structs, which is that of encoded JSON.
+
+    Fields the table does not know keep their order behind the others.
+    """
+    result: Object = {}
+    for field in messages()[name]:
+        if field.inline:
+            inner = in_go_order(field.type, value)
+            result |= {key: inner[key] for key in inner if key in _names(field.type)}
+        elif field.name in value:
+            result[field.name] = _order_field(field, value[field.name])
+    return result | {key: entry for key, entry in value.items() if key not in result}
+
+
+@cache
+def _names(name: str) -> frozenset[str]:
+    return frozenset(field.name for field in messages()[name])
+
+
+def _order_field(field: Field, value: Any) -> Any:
+    if field.type not in messages() or field.shape == "{}":
+        return value
+    if field.shape == "[]" and isinstance(value, list):
+        return [in_go_order(field.type, e) if isinstance(e, dict) else e for e in value]
+    return in_go_order(field.type, value) if isinstance(value, dict) else value
+
+
 # --- bodies ---------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from apiguard.demo.admission import timestamp
 from apiguard.demo.authentication import Authenticator
 from apiguard.demo.authorization import Attributes, Authorizer
 from apiguard.demo.encoding import Object
+from apiguard.demo.protobuf import in_go_order, message_of
 from apiguard.demo.resources import (
     SELFSUBJECTACCESSREVIEWS,
     SELFSUBJECTREVIEWS,
@@ -50,7 +51,8 @@ def review(
         metadata["creationTimestamp"] = timestamp(now)
         answer["status"] = {"userInfo": user_info(caller)}
         return answer
-    answer["spec"] = spec
+    message = message_of(resource)
+    answer["spec"] = in_go_order(message, {"spec": spec})["spec"] if message is not None else spec
     if resource is TOKENREVIEWS:
         answer["status"] = _token_status(spec, authenticator)
     elif resource is SUBJECTACCESSREVIEWS:
