@@ -25,7 +25,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from apiguard.errors import StartupError
+from apiguard.errors import ConfigError, StartupError
+from apiguard.identity.authenticator import parse_static_tokens
 from apiguard.limiter.shares import Demand, Rebalancer, Share
 from apiguard.policy.config import GuardConfig
 from apiguard.runtime.control import (
@@ -171,7 +172,10 @@ class Supervisor:
     # Life.
 
     def open(self) -> None:
-        """Binds the listening sockets and reads the token file. Raises StartupError."""
+        """Reads the token file and binds the listening sockets.
+
+        Raises StartupError or ConfigError.
+        """
         raise_descriptor_limit()
         self._tokens = self._read_tokens()
         listeners = open_listeners(
@@ -462,10 +466,10 @@ class Supervisor:
     async def reload(self) -> None:
         """SIGHUP: the policy file if it changed, and the static tokens."""
         try:
-            change = await self.keeper.reload_file()
             tokens = await asyncio.get_running_loop().run_in_executor(None, self._read_tokens)
-        except StartupError as error:
-            self.log.error("reload failed, everything stays", reason=str(error))
+            change = await self.keeper.reload_file()
+        except (StartupError, ConfigError) as error:
+            self.log.error("reload failed", reason=str(error))
             return
         if isinstance(change, Invalid):
             for problem in change.problems:
@@ -540,5 +544,10 @@ class Supervisor:
         return Acknowledgement(slot.index, problem)
 
     def _read_tokens(self) -> str:
+        """Raises StartupError or ConfigError: workers get only what they will accept."""
         path = self.config.identity.static_tokens_file
-        return read_text(path, "identity.staticTokensFile", MAX_TOKENS_BYTES) if path else ""
+        if not path:
+            return ""
+        text = read_text(path, "identity.staticTokensFile", MAX_TOKENS_BYTES)
+        parse_static_tokens(text, path)
+        return text

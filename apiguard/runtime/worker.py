@@ -135,7 +135,7 @@ class Worker:
         )
         traffic = _traffic_server(config, gateway, counters)
         traffic.listen(self._listening)
-        return Serving(self._channel, self._log, gateway, traffic)
+        return Serving(self._channel, self._log, gateway, traffic, self._listening)
 
     def _fail(self, reason: str) -> int:
         self._channel.send(Failed(reason[:MAX_TEXT]))
@@ -169,8 +169,14 @@ class Serving:
     """A worker that serves: carries out commands one after the other, reports every 200 ms."""
 
     def __init__(
-        self, channel: Channel[Command], log: RelayLog, gateway: Gateway, traffic: TrafficServer
+        self,
+        channel: Channel[Command],
+        log: RelayLog,
+        gateway: Gateway,
+        traffic: TrafficServer,
+        listening: socket.socket,
     ) -> None:
+        self._listening = listening
         self._channel = channel
         self._log = log
         self._gateway = gateway
@@ -186,12 +192,19 @@ class Serving:
             while True:
                 command = await commands.get()
                 if isinstance(command, Drain):
-                    await self._traffic.drain(command.seconds)
-                    self._send_report(0.0)
+                    await self._drain(command.seconds)
                     return 0
                 await self._carry_out(command)
         finally:
             self._traffic.close()
+
+    async def _drain(self, seconds: float) -> None:
+        draining = self._loop.create_task(self._traffic.drain(seconds))
+        # Runs after the first step of the drain, which lets go of the socket: from then on the
+        # kernel refuses connections instead of queueing them for nobody.
+        self._loop.call_soon(self._listening.close)
+        await draining
+        self._send_report(0.0)
 
     async def _carry_out(self, command: Command) -> None:
         match command:
