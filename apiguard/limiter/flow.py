@@ -64,7 +64,7 @@ class Flow:
     """What one matched rule asks of the limiter. ``exempt`` flows have no limits.
 
     Compared by identity: every request looks its flow up in the limiter's table of plans, and
-    hashing the fields instead would cost more than the token bucket itself (1.1 µs against 0.03).
+    hashing the fields instead would cost more than the token bucket itself (2 µs against 0.08).
     """
 
     name: str

@@ -87,7 +87,7 @@ def key_of(per: tuple[Per, ...]) -> KeyOf:
     if len(fields) == 1:
         return fields[0]
     if len(fields) == 2:
-        # Unrolled: a generator expression over two functions takes 0.45 µs, this 0.12.
+        # Unrolled: a generator expression over two functions takes 0.44 µs, this 0.11.
         first, second = fields
         return lambda info, caller: (first(info, caller), second(info, caller))
     return lambda info, caller: tuple([field(info, caller) for field in fields])

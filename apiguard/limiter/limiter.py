@@ -48,8 +48,8 @@ ADMITTED = Permit()
 class Shed(NamedTuple):
     """The request is over ``limit``; ``wait`` seconds until a token, infinite if never.
 
-    A tuple, since under attack this is the most frequent answer: a frozen dataclass takes 0.5 µs
-    longer to build.
+    A tuple, since under attack this is the most frequent answer: 0.33 µs to build against 0.47
+    for a frozen dataclass.
     """
 
     limit: LimitSpec
@@ -104,7 +104,8 @@ class Limiter:
         """Charge one request to every limit of ``flow``, or to none.
 
         With ``shadow`` the buckets behave as ever, but a Shed is counted as "would refuse": the
-        caller lets the request pass. Cost: 0.5 µs with one limit, 1.0 with two (3.11, 2-core VM).
+        caller lets the request pass. Cost: 0.5 µs with one limit, 1.1 with two; where user-agents
+        are rationed 0.5 more each (3.11, 2-core VM).
         """
         plan = self._plans.get(flow)
         if plan is None:
@@ -138,7 +139,7 @@ class Limiter:
                 bucket.pending = True
                 self._table.changed.append(bucket)
             level = bucket.refill(now)
-            if level + EPSILON >= COST:  # TokenBucket.take, unrolled: 0.15 µs less per limit
+            if level + EPSILON >= COST:  # TokenBucket.take, unrolled: 0.14 µs instead of 0.23
                 bucket.level = level - COST
                 taken.append((bucket, level))
                 continue

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from apiguard.kube.requestinfo import RequestInfo
 
 RATION = 10
-LOOKS = 4  # records looked at per new key in a full table: 4 cost 0.6 µs when all are in use
+LOOKS = 4  # records looked at per new key in a full table: 1.1 µs when all are in use
 
 # Suffixes of a limit's id for buckets that belong to no single key. Rule names are DNS labels, so
 # no policy can name these.

@@ -51,7 +51,7 @@ class Mapping:
 
 Node = Scalar | Sequence | Mapping
 
-# libyaml parses a megabyte in 0.1 s, the pure Python parser in 6 s; both speak the same events.
+# libyaml parses a megabyte in 0.8 s, the pure Python parser in 10 s; both yield the same events.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")

@@ -12,7 +12,7 @@ back-references and look-around for that reason, and such patterns are refused.
 A table holds the patterns of one field of all rules and maps a value to the rules that accept it
 (bit i of the mask: pattern i's rules). Exact values are one dictionary look-up. All globs and
 expressions together are one RE2 set, that is one automaton: a user-agent against 1,000 globs is
-one scan of 2 µs, where trying them in turn takes 250.
+one scan of 2.5 µs, where trying them in turn takes 150 with ``re`` and 1,500 with RE2.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A Policy is immutable in every answer it gives; what changes inside are bounded memos. One worker
 matches on one thread. Measured with 1,000 rules of random fields (3.11, 2-core VM): both halves
-remembered 0.2 µs, new RequestInfo 1.5 to 3 µs, new user-agent against 1,000 globs 5 µs.
+remembered 0.25 µs (0.16 with 10 rules), a new RequestInfo 1.7 µs, 4.4 with a name never seen
+matched against globs of names, a new user-agent against 1,000 globs 5.8 µs.
 """
 
 from __future__ import annotations
