@@ -244,7 +244,8 @@ Throttle a user-agent. First six requests, all 200:
   {noisy}
 Then put a policy that allows it one request every two seconds, and send them again:
   curl -X PUT {bearer} \\
-      --data-binary @{workspace.throttle} {admin}/v1/policy
+      -H 'Content-Type: application/yaml' --data-binary @{workspace.throttle} \\
+      {admin}/v1/policy
 Now the burst of 2 passes and the rest is 429, while kubectl notices nothing.
 
 Look inside:
