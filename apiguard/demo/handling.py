@@ -308,7 +308,9 @@ class ResourceRequest:
         if wanted.initial:
             await self._charge_list(self._verbs.store.collections[resource].bytes)
         hub = self._services.hubs[resource]
-        stream = WatchStream(watch, self._verbs.store, hub, response, transport, time.time)
+        stream = WatchStream(
+            watch, self._verbs.store, hub, self._request.writer, transport, time.time
+        )
         await stream.run()
         await response.write_eof()
         return response

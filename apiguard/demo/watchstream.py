@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from apiguard.demo import problems, representations
 from apiguard.demo.options import WatchOptions
@@ -24,7 +24,7 @@ from apiguard.demo.watching import Hub, Watcher, chunk
 BOOKMARK_EVERY = 60.0  # seconds
 BOOKMARK_BEFORE_DEADLINE = 2.0  # seconds
 FRESHNESS_WAIT = 3.0  # seconds a watch or list waits for a revision it was told of
-# Bytes a transport may hold unsent before its watcher reads from the log instead.
+# Bytes (above the transport's own mark, or draining would not wait) a transport may hold unsent before its watcher reads from the log instead.
 TRANSPORT_BOUND = 256 << 10
 # Initial events are written in chunks of about this size.
 _INITIAL_CHUNK = 64 << 10
@@ -62,21 +62,21 @@ async def reach(store: Store, revision: int) -> bool:
 
 
 class WatchStream:
-    """Serves one watch over a prepared, chunked response."""
+    """Serves one watch over a prepared, chunked response; ``writer`` is that of its request."""
 
     def __init__(
         self,
         watch: Watch,
         store: Store,
         hub: Hub,
-        response: web.StreamResponse,
+        writer: AbstractStreamWriter,
         transport: asyncio.WriteTransport,
         clock: Callable[[], float],
     ) -> None:
         self._watch = watch
         self._store = store
         self._hub = hub
-        self._response = response
+        self._writer = writer
         self._transport = transport
         self._clock = clock
         self._wake = asyncio.Event()
@@ -141,7 +141,7 @@ class WatchStream:
         while (now := self._loop.time()) < deadline and not self._transport.is_closing():
             if watcher.lagging:
                 self._wake.clear()
-                await self._response.drain()
+                await self._writer.drain()
                 if watcher.catch_up(self._clock()):
                     continue
             elif now >= next_bookmark:
