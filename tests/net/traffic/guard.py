@@ -1,0 +1,172 @@
+"""Guard: a TrafficServer put together as a worker puts it together, inside the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import random
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+from apiguard.gateway.gateway import Gateway
+from apiguard.identity.authenticator import Authenticator
+from apiguard.limiter.limiter import Limiter
+from apiguard.policy.compile import compile_policy
+from apiguard.policy.config import (
+    AdminConfig,
+    Bounds,
+    Enforcement,
+    GuardConfig,
+    ListenConfig,
+    UpstreamConfig,
+)
+from apiguard.runtime import tls
+from apiguard.runtime.traffic import TrafficServer
+from apiguard.telemetry.counters import Counters
+from tests.conftest import Certificates
+
+from .waiting import eventually
+
+TOKENS = 'alice-token,alice,1,"devs"\nbob-token,bob,2,"devs"\n'
+
+UNLIMITED = """
+apiVersion: apiguard.io/v1alpha1
+kind: ThrottlePolicy
+rules:
+- name: banned
+  match: {userAgents: ["bad-agent/*"]}
+  limits: [{requestsPerSecond: 0}]
+default:
+  limits: [{requestsPerSecond: 1000000, burst: 1000000, per: [user]}]
+"""
+"""Everything passes but bad-agent."""
+
+
+def bounds(**values: int) -> Bounds:
+    """The default bounds but for those named, in whichever group they are."""
+    result = Bounds()
+    for group in dataclasses.fields(Bounds):
+        part = getattr(result, group.name)
+        names = {field.name for field in dataclasses.fields(part)}
+        chosen: dict[str, Any] = {name: values.pop(name) for name in names & values.keys()}
+        result = dataclasses.replace(result, **{group.name: dataclasses.replace(part, **chosen)})
+    assert not values, f"no such bounds: {values}"
+    return result
+
+
+class Guard:
+    """Guards ``servers``; with certificates clients speak TLS to it."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        certificates: Certificates | None = None,
+        asks_certificates: bool = False,
+        authority: Certificates | None = None,
+        policy: str = UNLIMITED,
+        proxies: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        dual_stack: bool = False,
+        **bound_values: int,
+    ) -> None:
+        self.counters = Counters()
+        self.config = GuardConfig(
+            listen=ListenConfig("", trusted_proxy_cidrs=tuple(proxies)),
+            upstream=UpstreamConfig(tuple(servers)),
+            admin=AdminConfig("", ""),
+            state_dir="",
+            policy_file="",
+            bounds=bounds(**bound_values),
+        )
+        self.gateway = Gateway(
+            policy=compile_policy(policy, "policy"),
+            limiter=Limiter(self.config.bounds.process.buckets),
+            authenticator=Authenticator.from_static_tokens(TOKENS),
+            counters=self.counters,
+            random=random.Random(1),
+            enforcement=Enforcement.ENFORCE,
+            config=self.config,
+        )
+        self.traffic = TrafficServer(
+            loop=asyncio.get_running_loop(),
+            gateway=self.gateway,
+            config=self.config,
+            counters=self.counters,
+            tls=_server_context(certificates, asks_certificates),
+            upstream_tls=tls.upstream_context(str(authority.authority)) if authority else None,
+        )
+        self.client_tls = certificates and client_context(certificates)
+        self.socket = _listening(host, dual_stack)
+        self.port: int = self.socket.getsockname()[1]
+        self.traffic.listen(self.socket)
+
+    @property
+    def idle_upstream(self) -> int:
+        """Upstream connections ready for the next request."""
+        pool = self.traffic.upstream.pool
+        return pool.size - sum(sum(e.active) for e in pool.endpoints)
+
+    @property
+    def at_rest(self) -> bool:
+        """No client, no exchange, no connection in use or being opened."""
+        view = self.traffic.view()
+        return not view.connections and not view.exchanges
+
+    def hits(self, bound: str) -> int:
+        return self.counters.bounds[bound]
+
+    def count(self, decision: str) -> int:
+        """Requests counted under one decision."""
+        return sum(n for key, n in self.counters.requests.items() if key[1] == decision)
+
+    async def rest(self, within: float = 10.0) -> None:
+        await eventually(lambda: self.at_rest, f"at rest, not {self.traffic.view()}", within=within)
+
+    async def close(self) -> None:
+        """Lets go of everything and sees that everything went."""
+        self.traffic.close()
+        await self.rest()
+        await eventually(lambda: not self.traffic.upstream.pool.size, "upstream connections closed")
+        self.socket.close()
+
+
+def client_context(
+    certificates: Certificates, *, own: tuple[os.PathLike[str], os.PathLike[str]] | None = None
+) -> ssl.SSLContext:
+    """A client's side of TLS, perhaps with a certificate of its own."""
+    context = ssl.create_default_context(cafile=str(certificates.authority))
+    context.set_alpn_protocols(["http/1.1"])
+    if own is not None:
+        context.load_cert_chain(*own)
+    return context
+
+
+def upstream_server_context(certificates: Certificates) -> ssl.SSLContext:
+    return tls.server_context(str(certificates.server[0]), str(certificates.server[1]), None)
+
+
+def _server_context(
+    certificates: Certificates | None, asks_certificates: bool
+) -> ssl.SSLContext | None:
+    if certificates is None:
+        return None
+    authority = str(certificates.authority) if asks_certificates else None
+    return tls.server_context(str(certificates.server[0]), str(certificates.server[1]), authority)
+
+
+def _listening(host: str, dual_stack: bool) -> socket.socket:
+    if dual_stack:
+        sock = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    else:
+        sock = socket.create_server((host, 0), backlog=1024)
+    sock.setblocking(False)
+    return sock
+
+
+def descriptors() -> int:
+    """Open descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))
