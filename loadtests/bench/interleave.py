@@ -54,14 +54,14 @@ def measure(case: Case, plan: Plan, around: Surroundings) -> Samples:
     rows = [row for row in case.rows if not row.peer.missing()]
     with ExitStack() as stack:
         fleet = stack.enter_context(Fleet(around.folder / case.name))
-        setting = _setting(case, around, fleet)
+        setting = surround(case, around, fleet)
         started = _start(rows, setting)
         rate = _half_load(case, rows, started, setting)
         samples: Samples = {row.name: [] for row in rows}
         for turn in range(plan.runs):
             for row in rows:
                 around.say(f"{case.name}: round {turn + 1}/{plan.runs}, {row.name}")
-                spec = _spec(row, started[row.peer.name], setting)
+                spec = spec_of(row, started[row.peer.name], setting)
                 spec = replace(spec, seconds=plan.seconds * row.seconds, rate=rate)
                 samples[row.name].append(window(spec, setting.cpus))
         return samples
@@ -102,8 +102,8 @@ def derive(numbers: Numbers) -> Numbers:
     }
 
 
-def _setting(case: Case, around: Surroundings, fleet: Fleet) -> Setting:
-    """The case's upstream, running."""
+def surround(case: Case, around: Surroundings, fleet: Fleet) -> Setting:
+    """The case's upstream, started, and where its proxies find everything."""
     plain, tls = free_port(), free_port()
     issued = around.certificates
     fleet.start(
@@ -128,7 +128,8 @@ def _start(rows: Sequence[Row], setting: Setting) -> dict[str, Running]:
     return started
 
 
-def _spec(row: Row, proxy: Running, setting: Setting) -> Spec:
+def spec_of(row: Row, proxy: Running, setting: Setting) -> Spec:
+    """A row's window through a running proxy; length and rate are at their defaults."""
     return Spec(
         mode=row.mode,
         traffic=row.traffic,
@@ -147,6 +148,6 @@ def _half_load(
     if not case.half_load_of:
         return 0.0
     row = next(row for row in rows if row.name == case.half_load_of)
-    spec = _spec(replace(row, mode="closed"), started[row.peer.name], setting)
+    spec = spec_of(replace(row, mode="closed"), started[row.peer.name], setting)
     found = window(replace(spec, seconds=_CALIBRATION_SECONDS), setting.cpus)
     return found["per_second"] / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -31,6 +32,13 @@ def cpu_seconds(root: int) -> float:
 def resident_bytes(root: int) -> int:
     """Resident memory of the tree. Pages shared between its processes count once each."""
     return sum(_resident_of(pid) for pid in tree(root))
+
+
+def busiest(root: int, seconds: float) -> int:
+    """The process of the tree that uses most CPU within the next ``seconds``."""
+    before = {pid: _cpu_of(pid) for pid in tree(root)}
+    time.sleep(seconds)
+    return max(before, key=lambda pid: _cpu_of(pid) - before[pid])
 
 
 def _tasks(pid: int) -> list[str]:
