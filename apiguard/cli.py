@@ -30,7 +30,7 @@ from apiguard.runtime.control import Question
 from apiguard.runtime.explaining import explain as explain_question
 from apiguard.runtime.explaining import offline_gateway
 from apiguard.runtime.keeper import PolicyKeeper
-from apiguard.runtime.log import StreamLog
+from apiguard.runtime.log import Bridge, StreamLog
 from apiguard.runtime.probe import Prober
 from apiguard.runtime.reload import read_text
 from apiguard.runtime.settings import parse_settings
@@ -78,6 +78,7 @@ def serve(path: str) -> None:
     path = str(Path(path).absolute())  # workers resolve paths in the configuration against it
     text, config = _or_exit(lambda: _read_settings(path))
     log = StreamLog()
+    Bridge(log).install()
     try:
         code = asyncio.run(_serve(config, text, path, log))
     except ConfigError as error:

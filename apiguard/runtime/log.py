@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import sys
@@ -16,12 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 Field = str | int | float | bool | None
 
 MAX_FIELD = 1_024
 MAX_FIELDS = 48
+QUOTES_REQUESTS: Final = ("aiohttp.server", "aiohttp.web")
 MAX_WAITING = 1_000
 
 
@@ -65,6 +67,32 @@ class RelayLog:
 
     def error(self, message: str, /, **fields: Field) -> None:
         self._send("error", message, fields)
+
+
+class Bridge(logging.Handler):
+    """What libraries and asyncio log, as lines of ours; warnings and worse only.
+
+    A traceback is kept from its end, where the cause is.
+    """
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Field] = {"logger": record.name}
+        if record.exc_info:
+            trace = logging.Formatter().formatException(record.exc_info)
+            fields["traceback"] = trace[-MAX_FIELD:]
+        write = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+        write(record.getMessage(), **fields)
+
+    def install(self) -> None:
+        """Takes over the root logger, and silences aiohttp's own words about bad requests: they
+        quote what was sent, and a request line or header may hold a token."""
+        logging.basicConfig(handlers=[self], level=logging.WARNING, force=True)
+        for name in QUOTES_REQUESTS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class StreamLog(RelayLog):

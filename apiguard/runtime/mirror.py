@@ -82,6 +82,11 @@ class Mirror:
         """Seconds since the worker's last report, None before its first."""
         return None if self.reported_at is None else now - self.reported_at
 
+    def excuse(self, now: float) -> None:
+        """The supervisor itself stood still: silence until ``now`` is not the worker's."""
+        if self.reported_at is not None:
+            self.reported_at = now
+
     def _make_room(self) -> None:
         """Frees a tenth at once, so that the sort is paid once per so many new buckets."""
         latest = sorted(self.buckets.items(), key=lambda item: item[1].last_seen, reverse=True)

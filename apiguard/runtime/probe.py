@@ -45,8 +45,12 @@ class Prober:
     async def run(self) -> None:
         """Probes until cancelled."""
         while True:
-            await asyncio.gather(*(self._probe(index) for index in range(len(self.findings))))
+            await self.round()
             await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def round(self) -> None:
+        """Probes every server once."""
+        await asyncio.gather(*(self._probe(index) for index in range(len(self.findings))))
 
     async def _probe(self, index: int) -> None:
         server = self.findings[index].server

@@ -21,9 +21,9 @@ BACKLOG: Final = 4_096
 
 
 def split_address(address: str, field: str) -> tuple[str, int]:
-    """``host:port`` with brackets around IPv6, "" as host for every address."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65_535:
+    """``host:port`` with brackets around IPv6; 0.0.0.0 and [::] stand for all addresses."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
         raise StartupError(f"{field}: {address!r} is not host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -52,7 +52,8 @@ def _listen(host: str, port: int, field: str, *, share: bool) -> socket.socket:
         if share:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if host else 0)
+            # [::] takes IPv4 too, whatever the system's default.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -63,8 +64,6 @@ def _listen(host: str, port: int, field: str, *, share: bool) -> socket.socket:
 
 
 def _family(host: str, field: str) -> socket.AddressFamily:
-    if not host:
-        return socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
     if host == "localhost":
         return socket.AF_INET
     try:

@@ -66,6 +66,10 @@ START_SECONDS: Final = 30.0
 WATCH_SECONDS: Final = 0.25
 """How often slots are looked at for a stall."""
 
+EXCUSE_SECONDS: Final = 1.0
+"""A watch this much too long means that the supervisor was stopped (a paused machine, SIGSTOP):
+reports wait unread, and killing healthy workers for it would make a pause an outage."""
+
 YOUNG_SECONDS: Final = 5.0
 BACKOFF_SECONDS: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 """Waits before successors of workers that died younger than YOUNG_SECONDS, one after the other.
@@ -331,13 +335,17 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Kills workers that gave no sign of life for too long; ``_keep`` replaces them."""
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
             for slot in self.slots:
+                if now - looked > EXCUSE_SECONDS:
+                    slot.mirror.excuse(now)
                 if slot.worker is not None and self._silent(slot, now):
                     slot.stalled = True
                     slot.worker.kill()
+            looked = now
 
     async def _rebalance(self) -> None:
         """Moves shares of budgets to the workers that are asked for them; see limiter.shares."""

@@ -55,7 +55,7 @@ from apiguard.runtime.control import (
     read_command,
 )
 from apiguard.runtime.explaining import explain
-from apiguard.runtime.log import Field, RelayLog
+from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
 from apiguard.runtime.reload import compile_off_loop
 from apiguard.runtime.settings import parse_settings
@@ -85,6 +85,7 @@ class Worker:
     async def run(self, control: socket.socket) -> int:
         """The exit code."""
         await attach(self._channel, control)
+        Bridge(self._log).install()
         working = asyncio.create_task(self._work())
         gone = asyncio.create_task(self._gone.wait())
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 
-from apiguard.runtime.log import MAX_FIELD, MAX_WAITING, StreamLog, line
+import pytest
+
+from apiguard.runtime.log import MAX_FIELD, MAX_WAITING, Bridge, Field, RelayLog, StreamLog, line
 
 
 def test_control_characters_never_reach_the_stream_raw() -> None:
@@ -38,3 +41,30 @@ def test_a_reader_that_stopped_reading_costs_lines_not_time() -> None:
     os.close(read)  # the writer wakes with an error instead of waiting for ever
     log.close()
     os.close(write)
+
+
+def test_what_libraries_log_becomes_a_line_that_ends_with_the_cause() -> None:
+    said: list[tuple[str, str, dict[str, Field]]] = []
+    bridge = Bridge(RelayLog(lambda level, message, fields: said.append((level, message, fields))))
+    logger = logging.Logger("asyncio")
+    logger.addHandler(bridge)
+    logger.info("chatter")
+    try:
+        raise ValueError("the cause")
+    except ValueError:
+        logger.exception("task %s failed", 7)
+    ((level, message, fields),) = said
+    assert (level, message) == ("error", "task 7 failed")
+    assert str(fields["traceback"]).endswith("ValueError: the cause")
+
+
+def test_aiohttp_is_not_let_to_quote_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(logging.getLogger("aiohttp.server"), "level", logging.NOTSET)
+    monkeypatch.setattr(logging.getLogger("aiohttp.web"), "level", logging.NOTSET)
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    said: list[str] = []
+    Bridge(RelayLog(lambda level, message, fields: said.append(message))).install()
+    logging.getLogger("aiohttp.server").error("Bad header: Authorization: Bearer secret")
+    assert said == []
