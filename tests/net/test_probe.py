@@ -35,12 +35,13 @@ async def _listening(port: int) -> AsyncIterator[None]:
 async def test_a_server_that_comes_and_goes_is_noticed() -> None:
     port = _free_port()
     prober = Prober([f"http://127.0.0.1:{port}"], None, "")
-    assert not prober.any_usable
+    usable = [prober.any_usable]
     async with _listening(port):
         await prober.round()
-        assert prober.any_usable
+        usable.append(prober.any_usable)
     await prober.round()
-    assert not prober.any_usable
+    usable.append(prober.any_usable)
+    assert usable == [False, True, False]
     assert prober.findings[0].detail
 
 
