@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,20 +50,33 @@ Samples = dict[str, list[Numbers]]
 
 def measure(case: Case, plan: Plan, around: Surroundings) -> Samples:
     """Start the case's proxies, take all windows in turn, end everything. Raises ``CaseError``."""
-    rows = [row for row in case.rows if not row.peer.missing()]
-    with ExitStack() as stack:
-        fleet = stack.enter_context(Fleet(around.folder / case.name))
-        setting = surround(case, around, fleet)
-        started = _start(rows, setting)
-        rate = _half_load(case, rows, started, setting)
-        samples: Samples = {row.name: [] for row in rows}
-        for turn in range(plan.runs):
-            for row in rows:
-                around.say(f"{case.name}: round {turn + 1}/{plan.runs}, {row.name}")
-                spec = spec_of(row, started[row.peer.name], setting)
-                spec = replace(spec, seconds=plan.seconds * row.seconds, rate=rate)
-                samples[row.name].append(window(spec, setting.cpus))
-        return samples
+    samples: Samples = {row.name: [] for row in case.rows if not row.peer.missing()}
+    turns = range(min(plan.runs, case.rounds))
+    for part in [[turn] for turn in turns] if case.fresh else [turns]:
+        with Fleet(around.folder / case.name) as fleet:
+            _take_turns(case, plan, around, fleet, part, samples)
+    return samples
+
+
+def _take_turns(
+    case: Case,
+    plan: Plan,
+    around: Surroundings,
+    fleet: Fleet,
+    turns: Sequence[int],
+    samples: Samples,
+) -> None:
+    """All rows' windows, round after round, with one set of processes."""
+    rows = [row for row in case.rows if row.name in samples]
+    setting = surround(case, around, fleet)
+    started = _start(rows, setting)
+    rate = _half_load(case, rows, started, setting)
+    for turn in turns:
+        for row in rows:
+            around.say(f"{case.name}: round {turn + 1}, {row.name}")
+            spec = spec_of(row, started[row.peer.name], setting)
+            spec = replace(spec, seconds=plan.seconds * row.seconds, rate=rate)
+            samples[row.name].append(window(spec, setting.cpus))
 
 
 def window(spec: Spec, cpus: Cpus) -> Numbers:

@@ -17,6 +17,7 @@ _HEADINGS = {
     "p99_ms": "P99 ms",
     "p999_ms": "P99.9 ms",
     "growth_kib": "KiB/{unit}",
+    "connection_kib": "KiB/idle connection",
 }
 _SPREAD = "  (least-greatest)"
 

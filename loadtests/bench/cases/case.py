@@ -36,6 +36,8 @@ class Case:
 
     ``half_load_of`` names the row whose closed-loop throughput, measured once beforehand, is
     halved to give every row the rate of its open loop; "" when the proxy sets the pace.
+    ``fresh`` starts new proxies for every round: memory once used is not given back, so a second
+    round in the same process would find it cheap. ``rounds`` bounds them where starting is slow.
     """
 
     name: str
@@ -44,4 +46,6 @@ class Case:
     rows: tuple[Row, ...]
     secure: bool = True
     half_load_of: str = ""
+    fresh: bool = False
+    rounds: int = 1000
     columns: tuple[str, ...] = field(default=("cpu_us",))

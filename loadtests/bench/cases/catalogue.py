@@ -74,7 +74,9 @@ STALLED = Case(
     "memory per client that asked for a 40 MB LIST and stopped reading",
     "reader",
     tuple(Row(peer, "stall", "lists", _STALLED) for peer in (_GUARD, HAPROXY)),
-    columns=("growth_kib",),
+    fresh=True,
+    rounds=3,
+    columns=("growth_kib", "connection_kib"),
 )
 LATENCY = Case(
     "latency",

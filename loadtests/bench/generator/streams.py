@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import ssl
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from functools import cache
 
 from loadtests.bench import procfs, traffic
 from loadtests.bench.generator.connection import (
+    Answers,
     Connection,
     body_length,
     client_tls,
@@ -37,20 +39,22 @@ def fetch_lists(spec: Spec) -> Numbers:
 
 
 def stall(spec: Spec) -> Numbers:
-    """``growth_kib``: the proxy's memory per reader that asked for 40 MB and stopped reading.
+    """Memory of the proxy per reader that asked for 40 MB and stopped reading.
 
-    One list is read in full beforehand, so that what the proxy keeps anyway is not counted.
+    ``connection_kib``: what a client's connection costs that has had one small answer;
+    ``growth_kib``: what is held for it once it stops reading, on top of that. One list is read in
+    full beforehand, so that what the proxy keeps anyway is not counted.
     """
     request = traffic.TRAFFIC[spec.traffic]().requests[0]
     tls = client_tls(spec.authority)
-    first = connect(spec.port, tls)
     checker = ListChecker()
-    Streams([first], [checker], request).until(lambda: checker.lists > 0)
+    Streams([connect(spec.port, tls)], [checker], request).until(lambda: checker.lists > 0)
     before = _settled_memory(spec.proxy)
-    stalled = [connect(spec.port, tls) for _ in range(spec.connections)]
+    stalled = _used_connections(spec, tls)
+    idle = _settled_memory(spec.proxy)
     for connection in stalled:
         connection.send(request)
-    after = _settled_memory(spec.proxy)
+    full = _settled_memory(spec.proxy)
     for connection in stalled:
         if status_of(_some_bytes(connection)) != 200:
             raise WrongAnswerError("a stalled reader was not answered 200")
@@ -59,8 +63,22 @@ def stall(spec: Spec) -> Numbers:
         "units": spec.connections,
         "cpu_seconds": 0.0,
         "seconds": 0.0,
-        "growth_kib": max(0.0, (after - before) / spec.connections / 1024),
+        "connection_kib": max(0.0, (idle - before) / spec.connections / 1024),
+        "growth_kib": max(0.0, (full - idle) / spec.connections / 1024),
     }
+
+
+def _used_connections(spec: Spec, tls: ssl.SSLContext | None) -> list[Connection]:
+    """Connections that have had an answer each, all at once: upstream connections exist as well."""
+    common = traffic.common()
+    answers = Answers(common)
+    connections = [connect(spec.port, tls) for _ in range(spec.connections)]
+    for connection in connections:
+        connection.send(common.requests[0])
+    for connection in connections:
+        while not answers.complete(connection, _some_bytes(connection)):
+            pass
+    return connections
 
 
 class Reader:
@@ -250,7 +268,8 @@ def _settled_memory(proxy: int) -> int:
 
 
 def _some_bytes(connection: Connection) -> bytes:
-    select.select([connection.sock], [], [], _SILENCE)
+    if not select.select([connection.sock], [], [], _SILENCE)[0]:
+        raise WrongAnswerError(f"nothing arrived for {_SILENCE:.0f} s")
     return connection.receive()
 
 

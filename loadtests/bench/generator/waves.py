@@ -3,8 +3,8 @@
 The guard stops reading a connection that was refused more than five times within a second. To
 measure what a refusal costs, and not how long a pause lasts, many connections take turns: groups
 of 64 each work through four requests as a closed loop, and the next round over all groups starts
-a little more than a second after the last. CPU is read only while a round is under way, so the
-idle rest of the second is not charged to refusals.
+a little more than a second after the last one has ended. CPU is read only while a round is under
+way, so the idle second is not charged to refusals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from loadtests.bench.traffic import TRAFFIC
 
 _GROUP = 64
 _REQUESTS_EACH = 4
-_ROUND = 1.1
+_REST = 1.1
 _PAUSED = 0.5
 
 
@@ -33,7 +33,7 @@ def run(spec: Spec) -> Numbers:
     answers = Answers(traffic)
     request = traffic.requests[0]
     units, cpu, busy = 0, 0.0, 0.0
-    for number in range(1 + max(1, round(spec.seconds / _ROUND))):
+    for number in range(1 + max(1, round(spec.seconds / _REST))):
         round_started, before = time.perf_counter(), procfs.cpu_seconds(spec.proxy)
         for group in groups:
             _work_through(group, answers, request)
@@ -42,7 +42,7 @@ def run(spec: Spec) -> Numbers:
             cpu += procfs.cpu_seconds(spec.proxy) - before
             units += len(connections) * _REQUESTS_EACH
             busy += ended - round_started
-        time.sleep(max(0.0, round_started + _ROUND - ended))
+        time.sleep(_REST)
     return {"units": units, "cpu_seconds": cpu, "seconds": busy}
 
 
