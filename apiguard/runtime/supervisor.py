@@ -17,6 +17,7 @@ A successor starts at once; only one that dies young again and again waits a lit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import signal
 import socket
@@ -207,12 +208,15 @@ class Supervisor:
                 raise StartupError(self._failure)
             return await self._drain(keepers)
         finally:
+            self._stopping.set()
             self._kill_workers()
             for slot in self.slots:
                 slot.listening.close()
-            for task in (*keepers, *others):
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Keepers are not cancelled but end with their workers, which they have to reap.
+            await asyncio.wait(keepers, timeout=KILL_SECONDS)
+            await asyncio.gather(*others, return_exceptions=True)
 
     def stop(self) -> None:
         """First call drains, second ends at once: what SIGTERM and SIGINT do."""
@@ -270,7 +274,11 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             self._note_death(slot, code)
-            await asyncio.sleep(BACKOFF_SECONDS[min(slot.young_deaths, len(BACKOFF_SECONDS)) - 1])
+            pause = BACKOFF_SECONDS[min(slot.young_deaths, len(BACKOFF_SECONDS)) - 1]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+                return
 
     async def _run_worker(self, slot: Slot) -> int | None:
         """One worker from start to exit; its exit code, None when it could not be started."""
@@ -287,6 +295,8 @@ class Supervisor:
             return None
         slot.worker = worker
         try:
+            if self._stopping.is_set():  # it was too late to tell this one
+                worker.kill()
             worker.send(self._start_message(slot))
             return await worker.wait()
         finally:
