@@ -20,7 +20,7 @@ from loadtests.bench.targets import judge, load
 
 FOLDER = Path(".bench")
 _RUNS = 5
-_SECONDS = 2.0
+_SECONDS = 1.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
