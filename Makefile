@@ -27,7 +27,7 @@ typecheck: $(STAMP) ## Type check package and tests, strictly
 	@echo "==> mypy"
 	@$(BIN)/mypy apiguard tests
 
-unit: $(STAMP)
+unit: $(STAMP) ## Run every test; PYTEST_ARGS chooses some
 	@echo "==> pytest"
 	@$(BIN)/pytest $(PYTEST_ARGS)
 

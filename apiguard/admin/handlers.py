@@ -177,7 +177,7 @@ class Handlers:
             return refuse(bad_request(f"cannot explain this: {error}"))
         answer = await self._supervisor.explain(question)
         if answer is None:
-            return refuse(gateway_timeout("no worker answered in time"))
+            return refuse(gateway_timeout("no worker serves and answers in time"))
         if answer.answer is None:
             return refuse(bad_request(answer.problem))
         return reply(answer.answer)

@@ -14,8 +14,10 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store, private",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
+    "Server": "apiguard",
 }
-"""On every response: nothing here is to be cached, sniffed, framed or made to load anything."""
+"""On every response: nothing here is to be cached, sniffed, framed or made to load anything, and
+versions of libraries are nobody's business."""
 
 _encode = msgspec.json.Encoder().encode
 

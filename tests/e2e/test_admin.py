@@ -134,6 +134,7 @@ def test_every_answer_forbids_sniffing_caching_and_framing(shared: Guard) -> Non
         assert headers["x-content-type-options"] == "nosniff"
         assert "no-store" in headers["cache-control"]
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["server"] == "apiguard"
 
 
 # -- policy
