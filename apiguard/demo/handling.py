@@ -75,7 +75,10 @@ class Handler:
             answer = responses.text_answer(error.code, error.text, retry_after=error.retry_after)
         except ConnectionResetError:
             return _cut(request)
-        return await responses.send(request, answer, headers, indent=indent)
+        try:
+            return await responses.send(request, answer, headers, indent=indent)
+        except ConnectionResetError:  # the client left in the middle: nothing to report
+            return _cut(request)
 
     async def _answer(
         self, request: web.BaseRequest, target: Target, headers: list[tuple[str, str]]

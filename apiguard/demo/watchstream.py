@@ -24,7 +24,8 @@ from apiguard.demo.watching import Hub, Watcher, chunk
 BOOKMARK_EVERY = 60.0  # seconds
 BOOKMARK_BEFORE_DEADLINE = 2.0  # seconds
 FRESHNESS_WAIT = 3.0  # seconds a watch or list waits for a revision it was told of
-# Bytes (above the transport's own mark, or draining would not wait) a transport may hold unsent before its watcher reads from the log instead.
+# Bytes a transport may hold unsent before its watcher reads from the log instead; above the
+# transport's own high-water mark, or draining would not wait.
 TRANSPORT_BOUND = 256 << 10
 # Initial events are written in chunks of about this size.
 _INITIAL_CHUNK = 64 << 10
