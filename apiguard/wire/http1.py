@@ -701,14 +701,15 @@ class Http1Client(_Output):
                         raise UpstreamProtocolError("response head too large")
                     return
                 raw, pos = data[pos : at + 4], at + 4
-                self._take_head(raw, sink)
+                self._take_head(raw, sink, pos < end)
             elif self.state is _BODY:
                 pos = self._take_body(data, pos, end, sink)
             else:
                 sink.response_data(data[pos:] if pos else data)
                 return
 
-    def _take_head(self, raw: bytes, sink: ResponseSink) -> None:
+    def _take_head(self, raw: bytes, sink: ResponseSink, more: bool) -> None:
+        """``more`` when bytes follow in the same read."""
         head = parse_response(raw, self._method)
         status = head.status
         if status < 200:
@@ -721,7 +722,7 @@ class Http1Client(_Output):
         length = self._left = head.length
         if length == 0:
             sink.response_head(head)
-            self._finish(sink)
+            self._finish(sink, more)
             return
         self.state = _BODY
         self._chunks = ChunkedDecoder() if length == CHUNKED else None
@@ -740,7 +741,7 @@ class Http1Client(_Output):
             if pieces:
                 sink.response_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             if self._chunks.done:
-                self._finish(sink)
+                self._finish(sink, pos < end)
             return pos
         if self._left == UNTIL_CLOSE:
             sink.response_data(data[pos:] if pos else data)
@@ -749,17 +750,21 @@ class Http1Client(_Output):
         self._left -= take
         sink.response_data(data if take == len(data) else data[pos : pos + take])
         if self._left == 0:
-            self._finish(sink)
+            self._finish(sink, pos + take < end)
         return pos + take
 
-    def _finish(self, sink: ResponseSink) -> None:
-        """A proven message end. The connection is free before the sink hears of it."""
-        if self._sink is None:
+    def _finish(self, sink: ResponseSink, more: bool = False) -> None:
+        """A proven message end. The connection is free before the sink hears of it.
+
+        ``more`` bytes behind it belong to no request: the next one must not take them for its
+        answer, so the connection carries none.
+        """
+        if self._sink is not sink:
             return  # given up by the sink while it took the last bytes
         self._sink = None
         self._chunks = None
         self.reading_paused = False
-        if self._close or not self._request_done or self._upgrade:
+        if more or self._close or not self._request_done or self._upgrade:
             self.state = _CLOSED
             self.should_close = True
             self._on_output()
