@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from apiguard.demo.apiserver import ApiServerOptions, EmbeddedApiServer
 from apiguard.demo.encoding import Object
@@ -203,3 +204,19 @@ async def test_history_is_bounded() -> None:
             assert (await stream.next())["object"]["code"] == 410
     finally:
         await server.stop()
+
+
+def test_a_watcher_that_vanishes_does_not_disturb_writers() -> None:
+    """The transport is closed before its watcher has left the hub; uvloop's raises on write."""
+
+    async def work() -> None:
+        server = EmbeddedApiServer(ApiServerOptions(everybody=True))
+        await server.start()
+        async with Stream(server, f"resourceVersion={server.store.revision}"):
+            while not server.watchers:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+            server.cut_connections()
+            server.create(PODS, pod("a"), "default")
+        await server.stop()
+
+    uvloop.run(work())
