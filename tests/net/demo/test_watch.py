@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from unittest.mock import create_autospec
 
 import aiohttp
 import pytest
-import uvloop
+from aiohttp.abc import AbstractStreamWriter
 
 from apiguard.demo.apiserver import ApiServerOptions, EmbeddedApiServer
 from apiguard.demo.encoding import Object
+from apiguard.demo.options import parse_watch_options
+from apiguard.demo.representations import PLAIN
 from apiguard.demo.resources import PODS
+from apiguard.demo.target import Query
+from apiguard.demo.watchstream import Watch, WatchStream
 
 from .raw import ask
 
@@ -206,17 +211,28 @@ async def test_history_is_bounded() -> None:
         await server.stop()
 
 
-def test_a_watcher_that_vanishes_does_not_disturb_writers() -> None:
-    """The transport is closed before its watcher has left the hub; uvloop's raises on write."""
+class ClosedTransport(asyncio.WriteTransport):
+    """As uvloop's after the peer reset it: still held by a watch, raising on write."""
 
-    async def work() -> None:
-        server = EmbeddedApiServer(ApiServerOptions(everybody=True))
-        await server.start()
-        async with Stream(server, f"resourceVersion={server.store.revision}"):
-            while not server.watchers:  # noqa: ASYNC110 - the server tells nobody
-                await asyncio.sleep(0.01)
-            server.cut_connections()
-            server.create(PODS, pod("a"), "default")
-        await server.stop()
+    def is_closing(self) -> bool:
+        return True
 
-    uvloop.run(work())
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+
+async def test_a_watch_whose_client_vanished_ends_and_disturbs_nobody(
+    open_server: EmbeddedApiServer,
+) -> None:
+    open_server.create(PODS, pod("a"), "default")
+    options = parse_watch_options(PODS, Query("resourceVersion=0"), prefix=False)
+    stream = WatchStream(
+        Watch(PODS, "", options, PLAIN, 60.0),
+        open_server.store,
+        open_server.hubs[PODS],
+        create_autospec(AbstractStreamWriter),
+        ClosedTransport(),
+        lambda: 0.0,
+    )
+    await asyncio.wait_for(stream.run(), 5)
+    assert open_server.watchers == 0
