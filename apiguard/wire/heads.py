@@ -197,6 +197,11 @@ def _status(line: bytes) -> int:
     return status
 
 
+def _forbids_length(status: int) -> bool:
+    """RFC 9110 section 8.6: whoever believed a length here would wait for a body."""
+    return status == 204 or status < 200
+
+
 def _value(raw: bytes, key: bytes) -> bytes:
     start = raw.index(key) + len(key)
     return raw[start : raw.index(b"\r", start)].strip(b" \t")
