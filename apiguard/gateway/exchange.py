@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from apiguard.gateway.session import Session
 
 
+_ACTING_SUBRESOURCES = frozenset({"attach", "exec", "portforward", "proxy"})
+
+
 class UpstreamStream(Protocol):
     """A connection to upstream, carrying this exchange's request."""
 
@@ -187,12 +190,12 @@ class Exchange:
         self.code = head.status
         self.head_due = 0.0
         session.gateway.counters.upstream_seconds.observe(session.clock() - self.sent_at)
+        if not stream.writable and self._upstream is not None:
+            self._upstream.pause_body()
         if head.status == 101:
             self.tunnel = True
             stream.start_tunnel(head)
             return
-        if not stream.writable and self._upstream is not None:
-            self._upstream.pause_body()
         stream.send_head(head, close=bool(self.forward.upgrade))
 
     def response_data(self, data: bytes) -> None:
@@ -220,7 +223,7 @@ class Exchange:
                 self._session.representation(self.block),
             )
             self._answer(busy)
-        elif self.forward.info.mutating:
+        elif _acts(self.forward.info):
             self._answer(replies.OUTCOME_UNKNOWN)
         else:
             self._answer(replies.LOST_READ)
@@ -237,7 +240,7 @@ class Exchange:
     def silent(self) -> None:
         """Upstream did not answer in time."""
         self._cancel_upstream()
-        self._answer(replies.OUTCOME_UNKNOWN if self.forward.info.mutating else replies.SILENT)
+        self._answer(replies.OUTCOME_UNKNOWN if _acts(self.forward.info) else replies.SILENT)
 
     def end_stream(self) -> bool:
         """End a running response cleanly, where that loses nothing; False to ask again later."""
@@ -286,3 +289,8 @@ class Exchange:
         self._cancel_upstream()
         self._held = None
         self._session.exchange_finished(self, failed=failed)
+
+
+def _acts(info: RequestInfo) -> bool:
+    """Whether doing it twice may differ from once: a command in a pod is also started by GET."""
+    return info.mutating or info.subresource in _ACTING_SUBRESOURCES

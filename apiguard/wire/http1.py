@@ -191,7 +191,11 @@ class Http1Server(_Output):
 
     @property
     def awaits_continue(self) -> bool:
-        """The client waits for a 100 before it sends its body."""
+        """The client waits for a 100 before it sends its body.
+
+        Answered otherwise it may send the body or its next request: nobody can tell them apart,
+        so that answer is the last.
+        """
         block = self._block
         return block is not None and block.expects and not self._received
 
@@ -243,6 +247,8 @@ class Http1Server(_Output):
             sink.request_aborted(error)
         elif self.state is _HEAD:
             self._malformed(error)
+        elif self.state is _BODY:
+            self._shut()  # the rest of a body whose answer is out already
 
     def _advance(self) -> None:
         """Reads on in what was held."""
@@ -415,7 +421,7 @@ class Http1Server(_Output):
         if sink is not None:
             sink.request_aborted(error)
         else:
-            self.should_close = True
+            self._shut()
 
     def _body_complete(self) -> None:
         self.state = _WAIT
@@ -455,7 +461,7 @@ class Http1Server(_Output):
 
     def send_head(self, head: ResponseHead, *, close: bool = False) -> None:
         self._answering = True
-        self._close = self._close or close
+        self._close = self._close or close or (self.state is _BODY and self.awaits_continue)
         length = head.length
         self._send_left = length if length >= 0 else CHUNKED
         framing = b"Connection: close\r\n" if self._close else b""
@@ -488,8 +494,8 @@ class Http1Server(_Output):
             self.abort()  # half of another answer is out already
             return
         self._close = self._close or close
-        if self._block is not None and self._block.expects and self.state is _BODY:
-            self._close = True  # the client may or may not send the body now: nobody can tell
+        if self.state is _BODY and self.awaits_continue:
+            self._close = True
         body = b"" if self._line is not None and self._line.method == "HEAD" else reply.body
         self._send(
             b"HTTP/1.1 %d %b\r\n%b%b\r\n%b"
@@ -511,6 +517,7 @@ class Http1Server(_Output):
         if self.state is _WAIT:
             self._cycle()
         elif self.state is _BODY:
+            self.reading_paused = False  # whoever held the body back wants no more of it
             left = self._left if self._chunks is None else 0
             if self._close or left > SKIP_LIMIT:
                 self._shut()
@@ -522,8 +529,10 @@ class Http1Server(_Output):
         self.linger = self.linger or self.state is _BODY
         self.state = _CLOSED
         self.should_close = True
+        self.reading_paused = False
         self._sink = None
         self._buffer.clear()
+        self._on_output()
 
     def _cycle(self) -> None:
         """Answer and request are both complete: on to the next."""
@@ -534,7 +543,7 @@ class Http1Server(_Output):
             self._shut()
             return
         self.state = _HEAD
-        if not self._consuming:
+        if self._buffer and not self._consuming:
             self._advance()
 
     def start_tunnel(self, head: ResponseHead) -> None:
@@ -560,7 +569,6 @@ class Http1Server(_Output):
         self.draining = True
         if self.state is _HEAD and not self._buffer:
             self._shut()
-            self._on_output()
 
 
 class Http1Client(_Output):
