@@ -19,7 +19,7 @@ AUTHENTICATED_GROUP = "system:authenticated"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user kube-apiserver would see, as in ``user.Info`` (k8s.io/apiserver/pkg/authentication)."""
+    """A user as kube-apiserver sees it: ``user.Info`` of k8s.io/apiserver/pkg/authentication."""
 
     user: str
     groups: tuple[str, ...] = ()
@@ -48,7 +48,9 @@ ANONYMOUS = Identity(ANONYMOUS_USER, (UNAUTHENTICATED_GROUP,))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
-    """Who and what sends requests; built once per connection and header block, compared by identity.
+    """Who and what sends requests; built once per connection and header block.
+
+    Compared by identity of the object, so that it can key a memo.
 
     ``identity``     the proven user, ``ANONYMOUS`` without a credential, None when unverified
     ``user_agent``   the header's value as received, "" without one

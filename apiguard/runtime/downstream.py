@@ -185,7 +185,7 @@ class Downstream(asyncio.Protocol):
         if not codec.writable:
             self._tick_stall(now)
         exchange = self.session.exchange
-        if exchange is not None and exchange.head_due and now >= exchange.head_due:
+        if exchange is not None and exchange.overdue(now):
             self._traffic.counters.hit(bounds.UPSTREAM_FIRST_BYTE)
             exchange.silent()
             return
@@ -259,8 +259,13 @@ class Downstream(asyncio.Protocol):
     def drain(self) -> None:
         self.codec.drain()
 
+    @property
+    def watches(self) -> bool:
+        exchange = self.session.exchange
+        return exchange is not None and exchange.is_watch
+
     def end_stream(self) -> bool:
-        """End a long-running response where that loses nothing; False to ask again later."""
+        """End a watch where that loses nothing; False to ask again later."""
         exchange = self.session.exchange
         return exchange is not None and exchange.end_stream()
 

@@ -6,7 +6,7 @@ import pytest
 
 from apiguard.gateway import replies
 from apiguard.gateway.gateway import Gateway
-from apiguard.wire.http1 import SKIP_LIMIT, State
+from apiguard.wire.http1 import SKIP_LIMIT, Http1Client, Http1Server, State
 from tests.unit.gateway.building import Guard, gateway_of
 from tests.wire.reference import Message, read_requests, read_responses
 
@@ -33,6 +33,10 @@ def answer(guard: Guard, method: str = "GET") -> Message:
     """The one answer the client has."""
     (got,) = read_responses(guard.answered, method)
     return got
+
+
+def held_back(codec: Http1Server | Http1Client) -> bool:
+    return codec.reading_paused
 
 
 def gateway_code(gateway: Gateway) -> list[tuple[str, int]]:
@@ -63,9 +67,9 @@ def test_a_body_of_known_length_goes_up_with_its_length(held: bool) -> None:
     guard = Guard(held=held)
     guard.send(head(b"POST", PODS, b"Content-Length: 6"), b"abc")
     if held:
-        assert guard.server.reading_paused
+        assert held_back(guard.server)
         guard.dispatcher.assign()
-        assert not guard.server.reading_paused
+        assert not held_back(guard.server)
     guard.send(b"def")
     request = sent(guard)
     assert request.values(b"content-length") == [b"6"]
@@ -266,18 +270,18 @@ def test_an_early_answer_resumes_a_body_that_was_held_back() -> None:
     guard = Guard()
     guard.send(head(b"POST", PODS, b"Content-Length: 10"), b"abc")
     guard.upstream.codec.set_writable(False)
-    assert guard.server.reading_paused
+    assert held_back(guard.server)
     guard.upstream.answer(b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n")
-    assert not guard.server.reading_paused
+    assert not held_back(guard.server)
 
 
 def test_a_refusal_resumes_a_body_that_waited_for_a_connection() -> None:
     guard = Guard(held=True)
     guard.send(head(b"POST", PODS, b"Content-Length: 10"), b"abc")
-    assert guard.server.reading_paused
+    assert held_back(guard.server)
     guard.dispatcher.waiting[0].refused(replies.UNAVAILABLE)
     assert answer(guard, "POST").status == 503
-    assert not guard.server.reading_paused
+    assert not held_back(guard.server)
     guard.send(b"defghij", head(b"GET"))
     guard.dispatcher.assign()
     guard.upstream.answer(OK)
@@ -345,7 +349,7 @@ def test_a_tunnel_to_a_client_that_is_full_already_does_not_fill_up() -> None:
     guard.upstream.answer(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )
-    assert guard.upstream.codec.reading_paused
+    assert held_back(guard.upstream.codec)
 
 
 def test_an_answer_other_than_101_is_relayed_and_both_sides_close() -> None:
@@ -366,9 +370,9 @@ def test_a_full_upstream_holds_the_body_back_and_an_emptied_one_lets_it_go() -> 
     guard = Guard()
     guard.send(head(b"POST", PODS, b"Content-Length: 10"), b"abc")
     guard.upstream.codec.set_writable(False)
-    assert guard.server.reading_paused
+    assert held_back(guard.server)
     guard.upstream.codec.set_writable(True)
-    assert not guard.server.reading_paused
+    assert not held_back(guard.server)
 
 
 def test_a_full_client_holds_the_answer_back_and_an_emptied_one_lets_it_go() -> None:
@@ -376,9 +380,9 @@ def test_a_full_client_holds_the_answer_back_and_an_emptied_one_lets_it_go() -> 
     guard.send(head(b"GET"))
     guard.upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
     guard.server.set_writable(False)
-    assert guard.upstream.codec.reading_paused
+    assert held_back(guard.upstream.codec)
     guard.server.set_writable(True)
-    assert not guard.upstream.codec.reading_paused
+    assert not held_back(guard.upstream.codec)
 
 
 def test_a_client_full_before_the_answer_began_holds_it_back() -> None:
@@ -386,7 +390,7 @@ def test_a_client_full_before_the_answer_began_holds_it_back() -> None:
     guard.send(head(b"GET"))
     guard.server.writable = False
     guard.upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-    assert guard.upstream.codec.reading_paused
+    assert held_back(guard.upstream.codec)
 
 
 # --- endings ----------------------------------------------------------------------------------
@@ -498,7 +502,8 @@ def test_a_silent_upstream_is_given_up() -> None:
         guard.send(head(method))
         exchange = guard.session.exchange
         assert exchange is not None
-        assert exchange.head_due == guard.clock.now + 65
+        assert not exchange.overdue(guard.clock.now + 64.9)
+        assert exchange.overdue(guard.clock.now + 65)
         exchange.silent()
         assert answer(guard).status == 504
         assert answer(guard).get(b"retry-after") is None
@@ -510,7 +515,32 @@ def test_a_long_running_request_has_no_deadline() -> None:
     guard = Guard()
     guard.send(head(b"GET", PODS + b"?watch=1"))
     assert guard.session.exchange is not None
-    assert guard.session.exchange.head_due == 0.0
+    assert not guard.session.exchange.overdue(guard.clock.now + 1e9)
+
+
+def test_an_answer_that_stops_within_is_given_up_and_broken() -> None:
+    guard = Guard()
+    guard.send(head(b"GET"))
+    guard.upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    exchange = guard.session.exchange
+    assert exchange is not None
+    now = guard.clock.now
+    assert not exchange.overdue(now + 65), "bytes came since"
+    assert exchange.overdue(now + 130)
+    exchange.silent()
+    assert guard.server.broken
+    assert guard.upstream.codec.should_close
+
+
+def test_an_answer_the_client_takes_slowly_is_not_given_up() -> None:
+    guard = Guard()
+    guard.send(head(b"GET"))
+    guard.upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    exchange = guard.session.exchange
+    assert exchange is not None
+    guard.server.set_writable(False)
+    assert not exchange.overdue(guard.clock.now + 65)
+    assert not exchange.overdue(guard.clock.now + 130)
 
 
 def test_a_stream_is_ended_between_events_only() -> None:
