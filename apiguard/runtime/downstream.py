@@ -115,10 +115,13 @@ class Downstream(asyncio.Protocol):
     def flush(self) -> None:
         """Send what the codec has collected; pause, resume or close as it wishes."""
         codec = self.codec
-        data = codec.data_to_send()
-        if data:
-            self._traffic.counters.bytes_sent += len(data)
-            self._transport.write(data)
+        pieces = codec.pieces_to_send()
+        if len(pieces) == 1:
+            self._traffic.counters.bytes_sent += len(pieces[0])
+            self._transport.write(pieces[0])
+        elif pieces:
+            self._traffic.counters.bytes_sent += sum(map(len, pieces))
+            self._transport.writelines(pieces)
         if codec.should_close:
             self._close()
         elif (

@@ -60,7 +60,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._traffic.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.codec.receive_eof()
+        self.codec.lost()
         self._driver.lost(self)
         self._traffic.flush()
 
@@ -73,14 +73,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         codec = self.codec
-        data = codec.data_to_send()
+        pieces = codec.pieces_to_send()
         if codec.should_close:
             # Aborting, not closing: what is still unsent belongs to a request given up, and
             # upstream learns of it at once.
             self._transport.abort()
             return
-        if data:
-            self._transport.write(data)
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        elif pieces:
+            self._transport.writelines(pieces)
         reading = not codec.reading_paused
         if reading is not self._reading:
             self._reading = reading

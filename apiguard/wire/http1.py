@@ -40,6 +40,9 @@ from apiguard.wire.messages import (
 SKIP_LIMIT = 64 * 1024
 """Bytes of an unwanted request body read to keep its connection; a longer one costs it."""
 
+COPY_LIMIT = 32 * 1024
+"""Bytes from which a piece is passed on as it is: two TLS records' worth."""
+
 RESPONSE_HEAD_LIMIT = 256 * 1024
 """Bytes of a response head; Go's own default for clients is 10 MiB, Kubernetes needs a few KiB."""
 
@@ -75,11 +78,29 @@ class _Output:
             self._on_output()
         self._out.append(data)
 
+    def _send_chunk(self, data: bytes) -> None:
+        """One chunk of a chunked body; a large one is not copied for its frame."""
+        if len(data) < COPY_LIMIT:
+            self._send(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._send(b"%x\r\n" % len(data))
+            self._out += (data, b"\r\n")
+
     def data_to_send(self) -> bytes:
+        """Everything collected, as one piece."""
         out = self._out
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
+
+    def pieces_to_send(self) -> list[bytes]:
+        """Everything collected: small pieces joined, since each would become a TLS record of its
+        own, large ones as they are, since a copy costs more than a record."""
+        out = self._out
+        if len(out) < 2 or sum(map(len, out)) >= COPY_LIMIT:
+            self._out = []
+            return out
+        return [self.data_to_send()]
 
 
 def _too_large(limit: int) -> WireError:
@@ -90,10 +111,6 @@ def _framing(head: ResponseHead) -> bytes:
     if head.length < 0:
         return b"Transfer-Encoding: chunked\r\n"
     return b"Content-Length: %d\r\n" % head.declared if head.declared >= 0 else b""
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Http1Server(_Output):
@@ -461,7 +478,8 @@ class Http1Server(_Output):
 
     def send_head(self, head: ResponseHead, *, close: bool = False) -> None:
         self._answering = True
-        self._close = self._close or close or (self.state is _BODY and self.awaits_continue)
+        if close or self.draining or (self.state is _BODY and self.awaits_continue):
+            self._close = True
         length = head.length
         self._send_left = length if length >= 0 else CHUNKED
         framing = b"Connection: close\r\n" if self._close else b""
@@ -473,7 +491,7 @@ class Http1Server(_Output):
         if self.state is _TUNNEL:
             self._send(data)
         elif self._send_left == CHUNKED:
-            self._send(_chunk(data))
+            self._send_chunk(data)
         else:
             self._send_left -= len(data)
             self._send(data)
@@ -493,8 +511,7 @@ class Http1Server(_Output):
         if self._answering:
             self.abort()  # half of another answer is out already
             return
-        self._close = self._close or close
-        if self.state is _BODY and self.awaits_continue:
+        if close or self.draining or (self.state is _BODY and self.awaits_continue):
             self._close = True
         body = b"" if self._line is not None and self._line.method == "HEAD" else reply.body
         self._send(
@@ -641,8 +658,9 @@ class Http1Client(_Output):
 
     def send_data(self, data: bytes) -> None:
         if self.state is not _TUNNEL and self._request_chunked:
-            data = _chunk(data)
-        self._send(data)
+            self._send_chunk(data)
+        else:
+            self._send(data)
 
     def send_end(self) -> None:
         if self.state is _TUNNEL:
@@ -684,6 +702,17 @@ class Http1Client(_Output):
             self._finish(sink)
         else:
             self._fail("connection closed before the response was complete")
+
+    def lost(self) -> None:
+        """The connection is gone without an end of its bytes that could be trusted.
+
+        After ``receive_eof`` this says nothing new. Without it a body that ends with its
+        connection is incomplete: reset, or over TLS cut without close_notify.
+        """
+        if self.state is _TUNNEL:
+            self.receive_eof()
+        else:
+            self._fail("connection lost before the response was complete")
 
     def _fail(self, reason: str) -> None:
         sink, self._sink = self._sink, None
