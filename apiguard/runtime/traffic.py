@@ -28,7 +28,6 @@ from apiguard.telemetry.counters import Counters
 from apiguard.upstream.endpoint import Address, Endpoint, Lane
 from apiguard.wire.headers import HeaderRules
 from apiguard.wire.heads import RequestHeads
-from apiguard.wire.http1 import State
 
 TICK_SECONDS = 0.5
 """How often deadlines are looked at; the shortest is 10 s."""
@@ -194,9 +193,9 @@ class TrafficServer:
             spread.cancel()
 
     async def _end_streams(self, seconds: float) -> None:
-        """Ends long-running responses evenly over ``seconds``, each where nothing is lost."""
+        """Ends watches evenly over ``seconds``, each where nothing is lost."""
         started = self.clock()
-        streams = [d for d in self._downstreams if d.codec.state is State.WAIT]
+        streams = [d for d in self._downstreams if d.watches]
         total = len(streams)
         while streams:
             await asyncio.sleep(min(TICK_SECONDS, seconds / 10))

@@ -7,6 +7,7 @@ complete only where its framing proves it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -16,7 +17,7 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes close() send a reset."""
 
 
-class BrokenResponse(Exception):
+class BrokenResponseError(Exception):
     """The connection ended before the response was complete. ``partial`` is the body so far."""
 
     def __init__(self, partial: bytes = b"", status: int = 0) -> None:
@@ -27,7 +28,7 @@ class BrokenResponse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """``lines`` are the header lines as received, ``line`` the status line; neither has its CRLF."""
+    """``line`` is the status line, ``lines`` the header lines, as received without their CRLF."""
 
     line: bytes
     lines: tuple[bytes, ...]
@@ -110,7 +111,7 @@ class Client:
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, OSError) as error:
-            raise BrokenResponse from error
+            raise BrokenResponseError from error
         line, *lines = raw[:-4].split(b"\r\n")
         return Response(line, tuple(lines), b"")
 
@@ -120,7 +121,7 @@ class Client:
             size = int((await self.reader.readuntil(b"\r\n"))[:-2], 16)
             return (await self.reader.readexactly(size + 2))[:-2]
         except (asyncio.IncompleteReadError, OSError) as error:
-            raise BrokenResponse from error
+            raise BrokenResponseError from error
 
     async def _body(self, head: Response, method: str) -> bytes:
         if method == "HEAD" or head.status in (204, 304):
@@ -132,17 +133,17 @@ class Client:
         try:
             return await self.reader.readexactly(int(length))
         except asyncio.IncompleteReadError as error:
-            raise BrokenResponse(error.partial, head.status) from error
+            raise BrokenResponseError(error.partial, head.status) from error
         except OSError as error:
-            raise BrokenResponse(b"", head.status) from error
+            raise BrokenResponseError(b"", head.status) from error
 
     async def _chunks(self, head: Response) -> bytes:
         pieces: list[bytes] = []
         try:
             while piece := await self.chunk():
                 pieces.append(piece)
-        except BrokenResponse as error:
-            raise BrokenResponse(b"".join(pieces), head.status) from error
+        except BrokenResponseError as error:
+            raise BrokenResponseError(b"".join(pieces), head.status) from error
         return b"".join(pieces)
 
     async def ended(self, within: float = 10.0) -> bytes:
@@ -158,16 +159,15 @@ class Client:
 
     def reset(self) -> None:
         """Leaves without a word: RST."""
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.writer.transport.abort()
+        if not self.writer.is_closing():
+            sock = self.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.writer.transport.abort()
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with contextlib.suppress(OSError):  # it was gone already
             await self.writer.wait_closed()
-        except OSError:
-            pass  # it was gone already
 
 
 def request(

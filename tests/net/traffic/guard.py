@@ -99,7 +99,7 @@ class Guard:
             tls=_server_context(certificates, asks_certificates),
             upstream_tls=tls.upstream_context(str(authority.authority)) if authority else None,
         )
-        self.client_tls = certificates and client_context(certificates)
+        self.client_tls = client_context(certificates) if certificates else None
         self.socket = _listening(host, dual_stack)
         self.port: int = self.socket.getsockname()[1]
         self.traffic.listen(self.socket)
