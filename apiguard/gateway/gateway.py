@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 INFO_MEMO = 16_384
 """Request lines whose meaning is remembered, in each of two generations (about 1 KiB each)."""
 
+LONGEST_REMEMBERED = 1024
+"""Bytes of a target whose meaning is remembered: giants would take gigabytes, and the codec makes
+a new RequestLine each time for those."""
+
 LONGEST_USER_AGENT = 512
 """Characters of a user-agent that count; what comes after distinguishes nobody."""
 
@@ -173,7 +177,8 @@ class Gateway:
                 info = parse_request(line.method, line.target)
             except WireError as error:
                 return self._reject(error)
-            self._infos.put(line, info)
+            if len(line.target) <= LONGEST_REMEMBERED:
+                self._infos.put(line, info)
         if peer.certified:
             return Refuse(replies.CERTIFICATE, "rejected", info.verb, close=True)
         if block.length > self._body_bytes and self.body_limit(info) >= 0:
@@ -255,7 +260,9 @@ class Gateway:
         if isinstance(context, Client) and context.authenticator is self.authenticator:
             return context
         authenticator = self.authenticator
-        proof = authenticator.authenticate(block.authorization, block.websocket_protocols)
+        # Only of a request to become a WebSocket does upstream read the subprotocols.
+        protocols = block.websocket_protocols if block.upgrade.lower() == b"websocket" else b""
+        proof = authenticator.authenticate(block.authorization, protocols)
         fields = block.forward + b"X-Forwarded-For: " + peer.source.encode("ascii") + b"\r\n"
         fields += _framing(block)
         client = Client(

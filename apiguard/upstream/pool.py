@@ -98,6 +98,8 @@ class Pool(Generic[J, C]):
                 return Verdict.UNAVAILABLE
             elif lane is Lane.LONG:
                 return Verdict.FULL
+        elif lane is Lane.LONG and len(queue) >= self._room(lane, now):
+            return Verdict.FULL
         if len(queue) >= self._limits.waiting:
             return Verdict.FULL
         queue.append(_Waiting(job, now + self._limits.waiting_seconds))
@@ -130,6 +132,13 @@ class Pool(Generic[J, C]):
 
     def _reachable(self, now: float) -> bool:
         return any(e.usable(now) or e.connecting for e in self.endpoints)
+
+    def _room(self, lane: Lane, now: float) -> int:
+        """Jobs of ``lane`` that could still be given a connection."""
+        ceiling = self._ceilings[lane]
+        return sum(
+            ceiling - e.active[lane] for e in self.endpoints if e.usable(now) or e.connecting
+        )
 
     # -- connections -------------------------------------------------------------------------
 

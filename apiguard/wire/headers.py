@@ -45,6 +45,10 @@ _BEARER_PROTOCOL = b"base64url.bearer.authorization.k8s.io."
 (k8s.io/apiserver/pkg/authentication/request/websocket/protocol.go)."""
 
 
+_LONGEST_REMEMBERED = 64
+"""Bytes of a header name worth remembering; one may be as long as all headers together."""
+
+
 class _Kind(enum.IntEnum):
     PLAIN = 0
     DROP = 1
@@ -124,7 +128,8 @@ class HeaderRules:
         kind = self._kinds.get(lower)
         if kind is None:
             kind = self._kind(lower)
-            self._kinds.put(lower, kind)
+            if len(lower) <= _LONGEST_REMEMBERED:
+                self._kinds.put(lower, kind)
         return kind
 
     def judge(self, fields: list[Field]) -> HeaderBlock:
