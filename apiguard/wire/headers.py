@@ -212,7 +212,7 @@ class _Builder:
         upgrade = _upgrade(self.upgrades) if upgrading else b""
         if upgrade and length != 0:
             raise WireError(400, "BadRequest", "a request to upgrade cannot have a body")
-        protocols = b", ".join(self.protocols)
+        protocols = b", ".join([p for p in self.protocols if p])
         if self.authorization and upgrade.lower() == b"websocket":
             protocols = _without_bearer(protocols)
         if protocols:

@@ -24,7 +24,7 @@ class IncompleteError(Exception):
 def dechunk(data: bytes) -> tuple[bytes, int]:
     """Body and length of the chunked body that ``data`` begins with.
 
-    Raises InvalidError or IncompleteError; an error in a line that has no end yet may count as either.
+    Raises InvalidError or IncompleteError; an error in a line without its end may count as either.
     """
     body, pos = b"", 0
     while True:
