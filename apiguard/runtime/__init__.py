@@ -13,6 +13,7 @@ Traffic, in a worker:
 ``downstream``  the transport of one client connection
 ``upstream``    transports towards API servers, opened as the pool asks
 ``tls``         contexts for both sides
+``defects``     exceptions nobody expected: one request or connection pays, the log says why
 
 Control, in the supervisor:
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from apiguard.errors import WireError
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import Session
+from apiguard.runtime.defects import report_defect
 from apiguard.telemetry import bounds
 from apiguard.wire.http1 import Http1Server, State
 
@@ -53,7 +54,9 @@ class Downstream(asyncio.Protocol):
         self._traffic = traffic
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.peer = peer
-        self.session = Session(traffic.gateway, peer, traffic.upstream, traffic.clock)
+        self.session = Session(
+            traffic.gateway, peer, traffic.upstream, traffic.clock, report_defect
+        )
         self.codec = Http1Server(
             self.session,
             traffic.heads,
@@ -75,9 +78,7 @@ class Downstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(
-            high=self._traffic.config.bounds.connection.buffered_bytes
-        )
+        self._transport.set_write_buffer_limits(high=self._traffic.high_water)
         if self._traffic.asks_certificates and transport.get_extra_info("peercert"):
             self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, True)
         self._traffic.connected(self)
@@ -86,7 +87,11 @@ class Downstream(asyncio.Protocol):
         traffic = self._traffic
         traffic.counters.bytes_received += len(data)
         codec = self.codec
-        codec.receive_data(data)
+        try:
+            codec.receive_data(data)
+        except Exception as defect:  # ours, outside any request: only this connection ends
+            report_defect(defect)
+            self._transport.abort()
         traffic.flush()
         if codec.held:
             self._adjust_reading()

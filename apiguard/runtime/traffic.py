@@ -69,6 +69,10 @@ class TrafficServer:
     """Carries the traffic of one worker on ``loop``.
 
     ``tls`` faces clients, ``upstream_tls`` API servers; None speaks plain HTTP.
+
+    ``high_water`` is what a transport may hold before its source pauses: a quarter of the bound
+    on bytes buffered per direction, because one read of up to 256 KiB still comes on top, and TLS
+    holds it once more encrypted.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class TrafficServer:
         self.config = config
         self.counters = counters
         self.clock = time.monotonic
+        self.high_water = config.bounds.connection.buffered_bytes // 4
         self.touched: list[Touched] = []
         self.heads = RequestHeads(
             HeaderRules(),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from apiguard.gateway import replies
 from apiguard.gateway.exchange import Exchange
 from apiguard.kube.status import Representation
+from apiguard.runtime.defects import report_defect
 from apiguard.telemetry import bounds
 from apiguard.upstream.endpoint import Endpoint, Lane
 from apiguard.upstream.pool import Ceilings, Pool, Verdict
@@ -47,12 +48,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(
-            high=self._traffic.config.bounds.connection.buffered_bytes
-        )
+        self._transport.set_write_buffer_limits(high=self._traffic.high_water)
 
     def data_received(self, data: bytes) -> None:
-        self.codec.receive_data(data)
+        try:
+            self.codec.receive_data(data)
+        except Exception as defect:  # ours: the exchange on this connection pays, nobody else
+            self.codec.fail(f"incident {report_defect(defect)}")
         self._traffic.flush()
 
     def eof_received(self) -> None:

@@ -693,7 +693,7 @@ class Http1Client(_Output):
         try:
             self._consume(data)
         except (UpstreamProtocolError, ChunkError) as error:
-            self._fail(str(error))
+            self.fail(str(error))
 
     def receive_eof(self) -> None:
         sink, state = self._sink, self.state
@@ -701,7 +701,7 @@ class Http1Client(_Output):
         if sink is not None and (until_close or state is _TUNNEL):
             self._finish(sink)
         else:
-            self._fail("connection closed before the response was complete")
+            self.fail("connection closed before the response was complete")
 
     def lost(self) -> None:
         """The connection is gone without an end of its bytes that could be trusted.
@@ -712,9 +712,10 @@ class Http1Client(_Output):
         if self.state is _TUNNEL:
             self.receive_eof()
         else:
-            self._fail("connection lost before the response was complete")
+            self.fail("connection lost before the response was complete")
 
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """Nothing on this connection can be trusted any more; whoever waits for it learns so."""
         sink, self._sink = self._sink, None
         self.state = _CLOSED
         self.should_close = True
@@ -728,7 +729,7 @@ class Http1Client(_Output):
             sink = self._sink
             if sink is None or self.state is _CLOSED:
                 if self.state is _HEAD:
-                    self._fail("bytes where no response was due")
+                    self.fail("bytes where no response was due")
                 return
             if self.state is _HEAD:
                 at = data.find(b"\r\n\r\n", pos)
