@@ -53,7 +53,7 @@ class ResourceRequest:
             allowed = any(sub.name == "status" for sub in resource.subresources)
             if not allowed:
                 raise problems.page_not_found()
-        elif target.verb not in resource.verbs:
+        elif target.verb not in resource.verbs or not _has_route(target, resource):
             raise problems.method_not_allowed()
         match target.verb:
             case "get":
@@ -273,3 +273,16 @@ class ResourceRequest:
 
 def _is_stored(resource: Resource) -> bool:
     return resource.verbs != ("create",)
+
+
+def _has_route(target: Target, resource: Resource) -> bool:
+    """Whether the path takes the verb: creating names no object, changing needs one.
+
+    The list over all namespaces is read and watched, never written.
+    """
+    match target.verb:
+        case "create":
+            return not target.name and bool(target.namespace or not resource.namespaced)
+        case "update" | "patch":
+            return bool(target.name)
+    return True
