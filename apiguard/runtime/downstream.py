@@ -46,6 +46,7 @@ class Downstream(asyncio.Protocol):
         "_traffic",
         "_transport",
         "codec",
+        "connected",
         "peer",
         "session",
     )
@@ -53,6 +54,7 @@ class Downstream(asyncio.Protocol):
     def __init__(self, traffic: TrafficServer, peer: Peer) -> None:
         self._traffic = traffic
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.connected = False
         self.peer = peer
         self.session = Session(
             traffic.gateway, peer, traffic.upstream, traffic.clock, report_defect
@@ -81,6 +83,7 @@ class Downstream(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._traffic.high_water)
         if self._traffic.asks_certificates and transport.get_extra_info("peercert"):
             self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, True)
+        self.connected = True
         self._traffic.connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -190,6 +193,8 @@ class Downstream(asyncio.Protocol):
             self._tick_closing(now)
             return
         codec = self.codec
+        if not self._reading:
+            self._adjust_reading()  # a penalty that began while something else paused has no timer
         if not codec.writable:
             self._tick_stall(now)
         exchange = self.session.exchange

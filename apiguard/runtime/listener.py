@@ -69,6 +69,12 @@ class Listener:
             if self._resume is not None:
                 self._resume.cancel()
 
+    def cut(self) -> None:
+        """Give up the connections being set up, too."""
+        self.close()
+        for task in tuple(self._starting):
+            task.cancel()
+
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_WAKEUP):
             if not self._room_for_handshake():
@@ -122,17 +128,12 @@ class Listener:
         """From an accepted socket to a Downstream; whatever fails here concerns one client."""
         try:
             peer = Peer.at(address)
-            if self._is_proxy(address):
+            if self._is_proxy(peer):
                 peer = await self._proxied(sock, peer)
-            if not self._traffic.admit(peer):
+            if self._traffic.admit(peer):
+                await self._connect(sock, peer)
+            else:
                 sock.close()
-                return
-            await self._traffic.loop.connect_accepted_socket(
-                lambda: Downstream(self._traffic, peer),
-                sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._handshake_seconds if self._tls else None,
-            )
         except (ProxyHeaderError, TimeoutError):
             self._traffic.counters.hit(bounds.HANDSHAKE_DEADLINE)
             sock.close()
@@ -141,14 +142,35 @@ class Listener:
         except asyncio.CancelledError:
             sock.close()
 
+    async def _connect(self, sock: socket.socket, peer: Peer) -> None:
+        """Gives the place of ``peer`` back unless it becomes a connection."""
+        loop, downstream = self._traffic.loop, Downstream(self._traffic, peer)
+        try:
+            if self._tls is None:
+                await loop.connect_accepted_socket(lambda: downstream, sock)
+                return
+            # Both loops report their own handshake deadline as a connection aborted by the peer,
+            # which could not be counted apart.
+            async with asyncio.timeout(self._handshake_seconds):
+                await loop.connect_accepted_socket(
+                    lambda: downstream,
+                    sock,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=self._handshake_seconds + 1,
+                )
+        finally:
+            if not downstream.connected:
+                self._traffic.leave(peer)
+
     @property
     def _handshake_seconds(self) -> float:
         return float(self._traffic.config.bounds.connection.handshake_seconds)
 
-    def _is_proxy(self, address: str) -> bool:
+    def _is_proxy(self, peer: Peer) -> bool:
+        """By the address itself: a listener on [::] sees IPv4 peers as mapped ones."""
         if not self._proxies:
             return False
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(peer.source)
         return any(ip in network for network in self._proxies)
 
     async def _proxied(self, sock: socket.socket, proxy: Peer) -> Peer:

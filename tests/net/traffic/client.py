@@ -26,6 +26,10 @@ class BrokenResponseError(Exception):
         self.status = status
 
 
+OPENED: list[Client] = []
+"""Clients of the running test, which its end resets if a failure left them open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """``line`` is the status line, ``lines`` the header lines, as received without their CRLF."""
@@ -54,6 +58,7 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        OPENED.append(self)
 
     @classmethod
     async def open(
@@ -180,7 +185,7 @@ def request(
     """One request; ``headers`` are whole lines with their CRLF."""
     length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
     return (
-        f"{method} {target} HTTP/1.1\r\nHost: guard\r\nUser-Agent: test/1\r\n".encode()
+        f"{method} {target} HTTP/1.1\r\nHost: guard\r\n".encode()
         + headers
         + length
         + b"\r\n"
