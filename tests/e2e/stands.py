@@ -142,7 +142,12 @@ class Stand:
     """``guarded`` and ``direct`` lead to the same cluster; ``kubectl`` goes through the guard."""
 
     def __init__(
-        self, name: str, folder: Path, server: ApiServer, certificates: Certificates
+        self,
+        name: str,
+        folder: Path,
+        server: ApiServer,
+        certificates: Certificates,
+        policy: str = "",
     ) -> None:
         self.name = name
         self.server = server
@@ -154,6 +159,8 @@ class Stand:
             "caFile": str(server.ca_file),
             "serverName": SERVER_NAME,
         }
+        if policy:
+            self.guard.write_policy(policy)
         self.guard.settings["identity"] = {"staticTokensFile": str(server.tokens_file)}
         try:
             self.guard.start()
