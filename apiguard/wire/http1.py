@@ -591,6 +591,8 @@ class Http1Client(_Output):
     """The side that faces upstream; is the ClientStream of its current request.
 
     ``reusable`` once a response has ended at a proven message end and nothing else came.
+    ``linger`` asks the runtime to send everything before it closes: a tunnel's client has ended,
+    what it sent before has not.
     """
 
     __slots__ = (
@@ -603,6 +605,7 @@ class Http1Client(_Output):
         "_request_done",
         "_sink",
         "_upgrade",
+        "linger",
         "on_released",
         "reading_paused",
         "should_close",
@@ -616,6 +619,7 @@ class Http1Client(_Output):
         self.on_released = on_released
         self.state = _HEAD
         self.should_close = False
+        self.linger = False
         self._sink: ResponseSink | None = None
         self._buffer = b""
         self._chunks: ChunkedDecoder | None = None
@@ -663,6 +667,7 @@ class Http1Client(_Output):
 
     def send_end(self) -> None:
         if self.state is _TUNNEL:
+            self.linger = True
             self.cancel()
             return
         if self._request_chunked:
