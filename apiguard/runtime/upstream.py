@@ -193,10 +193,17 @@ class UpstreamDriver:
             self._open_failed(endpoint, lane, "connecting was given up")
             raise
         else:
-            now = self.traffic.clock()
-            self._hand_out(self.pool.opened(endpoint, lane, connection, now), connection, now)
+            self._opened(connection, lane)
         self._open_wanted(self.traffic.clock())
         self.traffic.flush()
+
+    def _opened(self, connection: UpstreamConnection, lane: Lane) -> None:
+        if connection.codec.reusable:
+            now = self.traffic.clock()
+            job = self.pool.opened(connection.endpoint, lane, connection, now)
+            self._hand_out(job, connection, now)
+        else:  # a server that speaks first, or has left again, answers nobody
+            self._open_failed(connection.endpoint, lane, "closed as soon as it was opened")
 
     def _open_failed(self, endpoint: Endpoint, lane: Lane, reason: str) -> None:
         for exchange in self.pool.open_failed(endpoint, lane, reason, self.traffic.clock()):
