@@ -113,8 +113,8 @@ class PolicyKeeper:
         file or the store cannot be used.
         """
         loaded = self._store.load()
-        for name in loaded.damaged:
-            self._log.error("stored policy is damaged, falling back", revision=name)
+        for name, reason in loaded.damaged:
+            self._log.error("stored policy is damaged, falling back", revision=name, reason=reason)
         self.first_start = loaded.last_number == 0
         self._last_number = loaded.last_number
         self._last_generation = loaded.last_generation

@@ -65,10 +65,13 @@ class _Sealed(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What was found: the newest sound revision, the damaged newer ones, the last number used."""
+    """What was found: the newest sound revision, the damaged newer ones, the last number used.
+
+    ``damaged`` holds file names and what is wrong with each.
+    """
 
     newest: Revision | None
-    damaged: tuple[str, ...]
+    damaged: tuple[tuple[str, str], ...]
     last_number: int
     last_generation: int
 
@@ -102,13 +105,15 @@ class StateStore:
     def load(self) -> Loaded:
         """The newest revision that is sound. Raises StartupError when files cannot be read."""
         numbers = sorted(self._numbers(), reverse=True)
-        damaged: list[str] = []
+        damaged: list[tuple[str, str]] = []
         newest: Revision | None = None
         for number in numbers:
-            newest = self._read(number)
-            if newest is not None:
+            try:
+                newest = self._read(number)
+            except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+                damaged.append((self._path(number).name, str(error)))
+            else:
                 break
-            damaged.append(self._path(number).name)
         last = numbers[0] if numbers else 0
         # A damaged revision may have been a new generation: skipping one for each keeps
         # generations from ever naming two policies.
@@ -145,17 +150,15 @@ class StateStore:
         except OSError as error:
             raise StartupError(f"stateDir {self._directory}: {error.strerror}") from error
 
-    def _read(self, number: int) -> Revision | None:
-        try:
-            with open(self._path(number), "rb") as file:
-                data = file.read(MAX_REVISION_BYTES)
-            sealed = msgspec.json.decode(data, type=_Sealed)
-            body = bytes(sealed.revision)
-            if hashlib.sha256(body).hexdigest() != sealed.sha256:
-                return None
-            return msgspec.json.decode(body, type=Revision)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
+    def _read(self, number: int) -> Revision:
+        """Raises OSError, or ValueError for what no guard has written."""
+        with open(self._path(number), "rb") as file:
+            data = file.read(MAX_REVISION_BYTES)
+        sealed = msgspec.json.decode(data, type=_Sealed)
+        body = bytes(sealed.revision)
+        if hashlib.sha256(body).hexdigest() != sealed.sha256:
+            raise ValueError("its checksum is another")
+        return msgspec.json.decode(body, type=Revision)
 
     def _sync_directory(self) -> None:
         descriptor = os.open(self._revisions, os.O_RDONLY | os.O_DIRECTORY)

@@ -38,7 +38,8 @@ def test_an_empty_store_says_that_the_guard_never_ran(store: StateStore) -> None
 def test_the_newest_revision_comes_back(store: StateStore) -> None:
     store.save(_revision(1))
     store.save(_revision(2))
-    assert store.load().newest == _revision(2)
+    loaded = store.load()
+    assert (loaded.newest, loaded.damaged) == (_revision(2), ())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
@@ -58,7 +59,7 @@ def test_a_damaged_revision_falls_back_to_the_one_before(
     path.write_bytes(damaged)
     loaded = store.load()
     assert loaded.newest == _revision(1)
-    assert loaded.damaged == (path.name,)
+    assert [name for name, _ in loaded.damaged] == [path.name]
     assert loaded.last_number == 2
     assert loaded.last_generation == 2  # the damaged one may have been generation 2: not reused
 
