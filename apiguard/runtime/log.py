@@ -116,10 +116,14 @@ class StreamLog(RelayLog):
             self.dropped += 1
 
     def close(self, seconds: float = 1.0) -> None:
-        """Writes what waits, for at most ``seconds``."""
+        """Writes what waits, for at most ``seconds``; afterwards the descriptor is the caller's.
+
+        Also with a full queue: a writer left behind would write into whatever file is next to
+        get the descriptor's number.
+        """
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(None)
-            self._thread.join(seconds)
+            self._waiting.put(None, timeout=seconds)
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         while (data := self._waiting.get()) is not None:

@@ -58,11 +58,7 @@ class Revision(msgspec.Struct, frozen=True, rename="camel"):
 
 
 _SEALED = re.compile(rb'\{"sha256":"([0-9a-f]{64})","revision":(\{.*\})\}', re.DOTALL)
-"""A revision as stored; the checksum is over the exact bytes of the inner object.
-
-Written and read by hand rather than with ``msgspec.Raw``, which now and then (0.22, one in some
-hundred) left bytes of another encoding behind the outer object.
-"""
+"""A revision as stored; the checksum is over the exact bytes of the inner object."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
