@@ -1,0 +1,292 @@
+"""The pool under every order of events: what it must never do, and what it must not leave undone.
+
+``Driver`` plays the runtime: it opens what is asked for, one connection at a time, fails some,
+and ends requests in any order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from apiguard.upstream.balancer import candidates
+from apiguard.upstream.endpoint import Address, Endpoint, Lane
+from apiguard.upstream.health import Verdict as HealthVerdict
+from apiguard.upstream.kind import Kind
+from apiguard.upstream.pool import Ceilings, Opening, Pool, Verdict
+from apiguard.upstream.readyz import Condition
+
+LIMITS = Ceilings(ordinary=3, exempt=2, long=4, waiting=6, waiting_seconds=5.0)
+FIT = HealthVerdict(True, Condition.READY)
+UNFIT = HealthVerdict(False, Condition.STORAGE)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    number: int
+    kind: Kind
+    lane: Lane
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    endpoint: Endpoint
+    kind: Kind
+
+
+@dataclass(slots=True)
+class Driver:
+    """A pool with its surroundings; checks each act of the pool as it happens."""
+
+    count: int
+    now: float = 100.0
+    endpoints: list[Endpoint] = field(init=False)
+    pool: Pool[Job, Connection] = field(init=False)
+    openings: list[Opening] = field(default_factory=list)
+    running: dict[Connection, Job] = field(default_factory=dict)
+    waiting: list[Job] = field(default_factory=list)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.endpoints = [Endpoint(Address(f"10.0.0.{n}", 6443, True)) for n in range(self.count)]
+        self.pool = Pool(self.endpoints, LIMITS, random.Random(0))
+
+    def submit(self, kind: Kind, lane: Lane) -> Connection | Verdict:
+        job = Job(next(self.numbers), kind, lane)
+        allowed = candidates(self.endpoints, self.now)
+        result = self.pool.submit(job, kind, lane, self.now)
+        if isinstance(result, Connection):
+            self._runs(job, result, allowed)
+        elif result is Verdict.QUEUED:
+            self.waiting.append(job)
+            self.plan()
+        return result
+
+    def plan(self) -> None:
+        allowed = candidates(self.endpoints, self.now)
+        drained = [e for e in self.endpoints if e.drained]
+        plan = self.pool.plan(self.now)
+        for job, connection in plan.assign:
+            self.waiting.remove(job)
+            self._runs(job, connection, allowed)
+        for opening in plan.open:
+            # Within one plan an attempt at a failing endpoint takes it out of the candidates.
+            assert opening.endpoint not in drained
+            assert opening.endpoint in allowed
+        self.openings.extend(plan.open)
+        for job in self.pool.stranded(self.now):
+            self.waiting.remove(job)
+
+    def _runs(self, job: Job, connection: Connection, allowed: list[Endpoint]) -> None:
+        assert connection not in self.running, "one request at a time"
+        assert connection.kind is job.kind, "a request goes out on its own kind"
+        assert connection.endpoint in allowed, "nothing goes to the unfit while one is fit"
+        self.running[connection] = job
+
+    def open(self, index: int = 0) -> Connection:
+        opening = self.openings.pop(index)
+        connection = Connection(opening.endpoint, opening.kind)
+        self.pool.opened(opening, connection, self.now)
+        self.plan()
+        return connection
+
+    def fail(self, index: int = 0) -> None:
+        self.pool.open_failed(self.openings.pop(index), "refused", self.now)
+        self.plan()
+
+    def release(self, connection: Connection) -> None:
+        del self.running[connection]
+        self.pool.released(connection, self.now)
+        self.plan()
+
+    def close(self, connection: Connection) -> None:
+        self.running.pop(connection, None)
+        self.pool.closed(connection)
+        self.plan()
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Any order of submissions, answers, losses, faults, verdicts and drains."""
+
+    @initialize(count=st.integers(1, 3))
+    def start(self, count: int) -> None:
+        self.driver = Driver(count)
+        self.opened: list[Connection] = []
+
+    @rule(kind=st.sampled_from(Kind), lane=st.sampled_from(Lane))
+    def submit(self, kind: Kind, lane: Lane) -> None:
+        self.driver.submit(kind, lane)
+
+    @rule(data=st.data())
+    def connects(self, data: st.DataObject) -> None:
+        openings = self.driver.openings
+        if openings:
+            index = data.draw(st.integers(0, len(openings) - 1))
+            self.opened.append(self.driver.open(index))
+
+    @rule(data=st.data())
+    def does_not_connect(self, data: st.DataObject) -> None:
+        openings = self.driver.openings
+        if openings:
+            self.driver.fail(data.draw(st.integers(0, len(openings) - 1)))
+
+    @rule(data=st.data())
+    def answers(self, data: st.DataObject) -> None:
+        if self.driver.running:
+            connection = data.draw(st.sampled_from(list(self.driver.running)))
+            connection.endpoint.answered()
+            self.driver.release(connection)
+
+    @rule(data=st.data(), loses=st.booleans())
+    def ends(self, data: st.DataObject, loses: bool) -> None:
+        if self.opened:
+            connection = self.opened.pop(data.draw(st.integers(0, len(self.opened) - 1)))
+            if loses and connection in self.driver.running:
+                connection.endpoint.lost(self.driver.now)
+            self.driver.close(connection)
+
+    @rule(data=st.data(), fit=st.booleans(), drained=st.booleans())
+    def is_judged(self, data: st.DataObject, fit: bool, drained: bool) -> None:
+        endpoint = data.draw(st.sampled_from(self.driver.endpoints))
+        endpoint.verdict = FIT if fit else UNFIT
+        endpoint.drained = drained
+        self.driver.plan()
+
+    @rule(data=st.data())
+    def gives_up(self, data: st.DataObject) -> None:
+        if self.driver.waiting:
+            job = data.draw(st.sampled_from(self.driver.waiting))
+            self.driver.waiting.remove(job)
+            self.driver.pool.withdraw(job, job.kind, job.lane)
+
+    @rule(kind=st.sampled_from(Kind))
+    def certificate_changes(self, kind: Kind) -> None:
+        retired = self.driver.pool.retire(kind)
+        assert all(c.kind is kind and c not in self.driver.running for c in retired)
+        self.opened = [c for c in self.opened if c not in retired]
+        self.driver.plan()
+
+    @rule(seconds=st.sampled_from([0.1, 0.6, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.driver.now += seconds
+        for job in self.driver.pool.expired(self.driver.now):
+            self.driver.waiting.remove(job)
+        self.driver.plan()
+
+    @invariant()
+    def ceilings_hold_over_kinds(self) -> None:
+        ceilings = LIMITS.by_lane()
+        for endpoint in self.driver.endpoints:
+            for lane in Lane:
+                assert endpoint.opening[lane] >= 0
+                assert endpoint.active[lane] >= 0
+                assert endpoint.active[lane] + endpoint.opening[lane] <= ceilings[lane]
+
+    @invariant()
+    def counts_are_of_what_is_there(self) -> None:
+        driver = self.driver
+        for endpoint in driver.endpoints:
+            for lane in Lane:
+                assert endpoint.opening[lane] == sum(
+                    o.endpoint is endpoint and o.lane is lane for o in driver.openings
+                )
+                assert endpoint.active[lane] == sum(
+                    c.endpoint is endpoint and j.lane is lane for c, j in driver.running.items()
+                )
+        assert driver.pool.waiting == len(driver.waiting)
+        for lane in Lane:
+            assert sum(job.lane is lane for job in driver.waiting) <= LIMITS.waiting
+        assert driver.pool.size == len(self.opened)
+
+    @invariant()
+    def nothing_waits_that_could_be_served(self) -> None:
+        """No waiting job has an idle connection it could use, nor room to open one."""
+        driver = self.driver
+        ceilings = LIMITS.by_lane()
+        idle = [c for c in self.opened if c not in driver.running]
+        for job in driver.waiting:
+            room = [
+                e
+                for e in candidates(driver.endpoints, driver.now)
+                if e.active[job.lane] + e.opening[job.lane] < ceilings[job.lane]
+            ]
+            assert not any(c.kind is job.kind and c.endpoint in room for c in idle)
+            if room:
+                meant = [o for o in driver.openings if (o.kind, o.lane) == (job.kind, job.lane)]
+                rivals = [w for w in driver.waiting if (w.kind, w.lane) == (job.kind, job.lane)]
+                assert sum(o.counted for o in meant) >= len(rivals)
+
+
+TestPool = PoolMachine.TestCase
+TestPool.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture
+def driver() -> Driver:
+    return Driver(1)
+
+
+def fill(driver: Driver, kind: Kind, count: int) -> list[Connection]:
+    for _ in range(count):
+        assert driver.submit(kind, Lane.ORDINARY) is Verdict.QUEUED
+    return [driver.open() for _ in range(count)]
+
+
+def test_a_slot_freed_by_one_kind_goes_to_the_other_when_that_waited_longer(
+    driver: Driver,
+) -> None:
+    first, *_ = fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    driver.submit(Kind.FRONT_PROXY, Lane.ORDINARY)
+    driver.now += 1
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.release(first)
+    assert [o.kind for o in driver.openings] == [Kind.FRONT_PROXY]
+    assert [job.kind for job in driver.waiting] == [Kind.FRONT_PROXY, Kind.PLAIN]
+
+
+def test_exempt_requests_pass_when_ordinary_ones_fill_their_ceiling(driver: Driver) -> None:
+    fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.submit(Kind.FRONT_PROXY, Lane.EXEMPT)
+    assert [(o.kind, o.lane) for o in driver.openings] == [(Kind.FRONT_PROXY, Lane.EXEMPT)]
+
+
+def test_a_long_request_at_the_ceiling_is_refused_and_not_kept_waiting(driver: Driver) -> None:
+    for _ in range(LIMITS.long):
+        driver.submit(Kind.PLAIN, Lane.LONG)
+    assert driver.submit(Kind.FRONT_PROXY, Lane.LONG) is Verdict.QUEUED
+    for _ in range(LIMITS.long):
+        driver.open()
+    driver.pool.withdraw(driver.waiting[0], Kind.FRONT_PROXY, Lane.LONG)
+    assert driver.submit(Kind.FRONT_PROXY, Lane.LONG) is Verdict.FULL
+
+
+def test_a_request_that_meets_a_failing_server_does_not_wait_for_it() -> None:
+    """The failing one is tried, and another is opened at the same time."""
+    driver = Driver(2)
+    driver.endpoints[0].failed("refused", driver.now - 10)
+    seen = set()
+    for _ in range(20):
+        driver.submit(Kind.PLAIN, Lane.LONG)
+        seen = {o.endpoint for o in driver.openings}
+        if len(seen) == 2:
+            break
+    assert len(seen) == 2
+    tried = [o for o in driver.openings if o.endpoint is driver.endpoints[0]]
+    assert len(tried) == 1
+    assert not tried[0].counted
+
+
+def test_with_every_server_failing_requests_are_refused_at_once(driver: Driver) -> None:
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.fail()
+    assert driver.waiting == []
+    assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is Verdict.UNAVAILABLE
+    driver.now += 0.6
+    assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is Verdict.QUEUED
