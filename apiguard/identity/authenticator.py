@@ -30,6 +30,10 @@ from apiguard.wire.frontproxy import name_problem
 RECHECK_SECONDS = 5.0
 """An answer that hangs on wall-clock time holds no longer than this: that clock may jump."""
 
+SIGNATURE_CHECKS = "signature_checks"
+TOKEN_REVIEWS = "token_reviews"  # noqa: S105  the name of a bound, not of a secret
+"""Names of the bounds met here, as in ``telemetry.bounds``: siblings stay strangers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
@@ -38,6 +42,7 @@ class Authentication:
     ``until``    monotonic seconds from which on the credential must be judged again
     ``claimed``  whom an unverified token claims to be, for logs and explain only
     ``reason``   why a credential is unverified; quotes nothing of it
+    ``bound``    the bound that kept it from being proven, as in ``telemetry.bounds``, or ""
     ``refused``  why the request must be answered 401, "" when it need not be: certificates only
     """
 
@@ -46,6 +51,7 @@ class Authentication:
     until: float = math.inf
     claimed: ClaimedIdentity | None = None
     reason: str = ""
+    bound: str = ""
     refused: str = ""
 
 
@@ -125,12 +131,14 @@ class Authenticator:
                 return Authentication(Standing.VERIFIED, verdict.identity, until)
             claimed = verdict.claimed
             if verdict.outcome is not Outcome.FOREIGN or self.reviews is None:
-                return _unverified(until, claimed, verdict.reason)
+                bound = SIGNATURE_CHECKS if verdict.outcome is Outcome.POSTPONED else ""
+                return _unverified(until, claimed, verdict.reason, bound)
         if self.reviews is None:
             return _UNVERIFIED
         reviewed = self.reviews.lookup(token, now)
         if reviewed.identity is None:
-            return _unverified(reviewed.until, claimed, reviewed.reason)
+            bound = TOKEN_REVIEWS if reviewed.shed else ""
+            return _unverified(reviewed.until, claimed, reviewed.reason, bound)
         return Authentication(Standing.VERIFIED, reviewed.identity, reviewed.until)
 
     def authenticate_certificate(
@@ -151,8 +159,10 @@ class Authenticator:
         return Authentication(Standing.VERIFIED, certificate.identity, until)
 
 
-def _unverified(until: float, claimed: ClaimedIdentity | None, reason: str) -> Authentication:
-    return Authentication(Standing.UNVERIFIED, None, until, claimed, reason)
+def _unverified(
+    until: float, claimed: ClaimedIdentity | None, reason: str, bound: str
+) -> Authentication:
+    return Authentication(Standing.UNVERIFIED, None, until, claimed, reason, bound)
 
 
 def parse_static_tokens(text: str, name: str) -> dict[str, Identity]:

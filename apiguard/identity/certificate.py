@@ -64,10 +64,15 @@ class ClientCertificate:
     )
 
     def __init__(
-        self, leaf: bytes, chain: Sequence[bytes], authority: ClientAuthority, wall: float
+        self,
+        leaf: bytes,
+        chain: Sequence[bytes],
+        authority: ClientAuthority | None,
+        wall: float,
     ) -> None:
         """``leaf`` and ``chain`` (what else the client sent) in DER, as the handshake accepted
-        them with ``authority``, at ``wall``. Never raises: what is wrong becomes ``defect``.
+        them with ``authority`` at ``wall``; None when nobody knows with which authorities.
+        Never raises: what is wrong becomes ``defect``.
         """
         self.identity: Identity | None = None
         self.defect = ""
@@ -86,7 +91,8 @@ class ClientCertificate:
             self.defect = str(refused)
         except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
             self.defect = "the client certificate cannot be read"
-        self._chain_until = self._chain_expiry(authority, wall)
+        if authority is not None:
+            self._chain_until = self._chain_expiry(authority, wall)
 
     def problem(self, authority: ClientAuthority, wall: float) -> str:
         """Why no request may be made with it at ``wall`` (Unix seconds); "" when one may.
@@ -271,5 +277,7 @@ def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
 def _text(tag: int, raw: bytes) -> str:
     encoding, accepted = _ENCODINGS.get(tag, ("", None))
     if accepted is None or not accepted.fullmatch(raw):
-        raise _RefusedError("a name of the client certificate is written in a way upstream cannot read")
+        raise _RefusedError(
+            "a name of the client certificate is written in a way upstream cannot read"
+        )
     return raw.decode(encoding)  # a UnicodeDecodeError is a ValueError: unreadable

@@ -58,11 +58,15 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """What is known of a token until ``until`` (monotonic seconds); no identity: unverified."""
+    """What is known of a token until ``until`` (monotonic seconds); no identity: unverified.
+
+    ``shed`` when nobody was asked because too many reviews are wanted.
+    """
 
     identity: Identity | None
     until: float
     reason: str = ""
+    shed: bool = False
 
 
 class Reviews:
@@ -124,7 +128,7 @@ class Reviews:
             return Reviewed(None, now + ASKED_SECONDS, "the token is being reviewed")
         if len(self._open) >= OPEN_REVIEWS or not self._budget.take(now):
             self.shed += 1
-            return Reviewed(None, now + SHED_SECONDS, "too many tokens to review")
+            return Reviewed(None, now + SHED_SECONDS, "too many tokens to review", shed=True)
         self.asked += 1
         self._open.add(key)
         self._queue.append(Review(key, token))
@@ -163,7 +167,8 @@ class Reviews:
 def read_answer(body: bytes) -> Identity | None:
     """The user of a TokenReview, None when it is not authenticated.
 
-    Raises ValueError for what is no TokenReview, BadClaimsError for a user that cannot be decided on.
+    Raises ValueError for what is no TokenReview, BadClaimsError for a user nothing can be decided
+    on.
     """
     try:
         review = json.loads(body)

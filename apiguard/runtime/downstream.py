@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, cast
 
 from apiguard.errors import WireError
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import Session
+from apiguard.identity.certificate import ClientCertificate
 from apiguard.telemetry import bounds
 from apiguard.wire.http1 import Http1Server, State
 
@@ -79,8 +81,14 @@ class Downstream(asyncio.Protocol):
             high=self._traffic.config.bounds.connection.buffered_bytes
         )
         if self._traffic.asks_certificates and transport.get_extra_info("peercert"):
-            self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, True)
+            self.peer = self.session.peer = self._certified(transport)
         self._traffic.connected(self)
+
+    def _certified(self, transport: asyncio.BaseTransport) -> Peer:
+        leaf = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        authority = self._traffic.gateway.authenticator.authority
+        certificate = ClientCertificate(leaf, (), authority, time.time())
+        return Peer(self.peer.source, self.peer.source_key, certificate)
 
     def data_received(self, data: bytes) -> None:
         traffic = self._traffic

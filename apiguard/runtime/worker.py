@@ -133,6 +133,7 @@ class Worker:
             random=random.Random(),  # noqa: S311  spreads retries, guards nothing
             enforcement=Enforcement(start.enforcement),
             config=config,
+            wall=time.time,
         )
         traffic = _traffic_server(config, gateway, counters)
         traffic.listen(self._listening)

@@ -285,6 +285,42 @@ def upgrade_asked(method: str, block: HeaderBlock) -> bytes:
     return b""
 
 
+def without_credentials(block: HeaderBlock) -> bytes:
+    """``block.forward`` without the bearer token, in whichever header it stands."""
+    kept = []
+    for line in block.forward.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name == b"authorization":
+            continue
+        if name == b"sec-websocket-protocol":
+            value = _without_bearer(value)
+            if not value:
+                continue
+            line = b"Sec-WebSocket-Protocol: " + value
+        kept.append(line + b"\r\n")
+    return b"".join(kept)
+
+
+def impersonated_user(block: HeaderBlock) -> str | None:
+    """Whom the request that goes on asks to act as; None when it asks for nothing of the kind.
+
+    "" when it impersonates without naming a user, which upstream answers 400. Read from what is
+    forwarded, so that a name ``Connection`` took away counts for nothing. Go reads the first.
+    """
+    if b"impersonate-" not in block.forward.lower():
+        return None
+    found = None
+    for line in block.forward.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name == b"impersonate-user":
+            return value.strip(b" \t").decode("utf-8", "replace")
+        if name.startswith(b"impersonate-"):
+            found = ""
+    return found
+
+
 def _without_bearer(protocols: bytes) -> bytes:
     """Drops the token subprotocol: beside an Authorization header it is not the one in use."""
     kept = [p.strip() for p in protocols.split(b",")]
