@@ -89,6 +89,21 @@ class IdentityNames:
     extra_prefix: tuple[bytes, ...] = (b"x-remote-extra-",)
 
 
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
+"""Header names, without ``_``: spelled with it, a name can read as another."""
+
+
+def may_carry_identity(name: bytes) -> bool:
+    """Whether a header of this name, or names that begin so, can be upstream's identity header."""
+    lower = name.lower()
+    return (
+        _TOKEN.fullmatch(name) is not None
+        and lower not in _SPECIAL
+        and lower not in (b"accept", b"content-type")
+        and not lower.startswith((b"impersonate-", b"x-forwarded-"))
+    )
+
+
 class HeaderRules:
     """Judges header names, and blocks of them, for one set of identity names."""
 

@@ -47,7 +47,11 @@ listen:
   address: "[::]:6443"
   tls: {certFile: c, keyFile: k, clientCAFile: a}
   proxyProtocol: {trustedCIDRs: ["10.0.0.0/8", "fd00::1"]}
-upstream: {servers: ["https://a:6443", "http://[::1]:8080/"], caFile: ca, serverName: name}
+upstream:
+  servers: ["https://a:6443", "http://[::1]:8080/"]
+  caFile: ca
+  serverName: name
+  frontProxy: {certFile: fc, keyFile: fk}
 identity: {staticTokensFile: tokens.csv}
 admin: {address: "localhost:0", tokenFile: t, hosts: [Guard.Example]}
 stateDir: /s
