@@ -47,12 +47,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Listener:
     """Accepts on one listening socket until ``close``."""
 
-    def __init__(
-        self, traffic: TrafficServer, sock: socket.socket, tls: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, traffic: TrafficServer, sock: socket.socket) -> None:
         self._traffic = traffic
         self._sock = sock
-        self._tls = tls
         self._starting: dict[asyncio.Task[None], float] = {}
         self._resume: asyncio.TimerHandle | None = None
         self._proxies: tuple[Network, ...] = tuple(
@@ -127,11 +124,12 @@ class Listener:
             if not self._traffic.admit(peer):
                 sock.close()
                 return
+            tls = self._traffic.tls
             await self._traffic.loop.connect_accepted_socket(
                 lambda: Downstream(self._traffic, peer),
                 sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._handshake_seconds if self._tls else None,
+                ssl=tls,
+                ssl_handshake_timeout=self._handshake_seconds if tls else None,
             )
         except (ProxyHeaderError, TimeoutError):
             self._traffic.counters.hit(bounds.HANDSHAKE_DEADLINE)

@@ -124,7 +124,7 @@ class Endpoint:
         self.last_error = reason
 
     def lost(self, now: float) -> None:
-        """A request got no answer: its connection ended, or its time."""
+        """A request got no answer: its connection ended first."""
         self.losses += 1
         if self.failures or self.losses >= LOSSES:
             self.failed(f"{self.losses} requests in a row got no answer", now)
