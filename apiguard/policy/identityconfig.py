@@ -82,12 +82,21 @@ class CredentialsConfig:
 class JwtConfig:
     """An issuer whose tokens the guard verifies itself."""
 
-    issuer: Issuer
-    """Name, audiences and, for OpenID Connect, claim mappings; without those the tokens are the
-    cluster's own service accounts'."""
+    issuer: str
+    """Its name, as tokens spell it in ``iss``."""
+
+    audiences: frozenset[str]
+    """Tokens must be for one of these."""
+
+    mappings: ClaimMappings | None = None
+    """For OpenID Connect; None: these are the cluster's own service account tokens."""
 
     jwks_file: str | None = None
     """The issuer's key set; None: upstream's ``/openid/v1/jwks``, fetched with own credentials."""
+
+    def trusted(self) -> Issuer:
+        """What a JwtVerifier is told."""
+        return Issuer(self.issuer, self.audiences, self.mappings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +224,9 @@ def _jwt(section: Section) -> JwtConfig:
     # As kube-apiserver's --api-audiences, whose default is its issuer.
     audiences = frozenset(text.value for text in texts) if texts else frozenset({name})
     config = JwtConfig(
-        issuer=Issuer(name, audiences, _claim_mappings(mappings) if mappings else None),
+        issuer=name,
+        audiences=audiences,
+        mappings=_claim_mappings(mappings) if mappings else None,
         jwks_file=section.optional_text("jwksFile"),
     )
     from_upstream = section.boolean("jwksFromUpstream") or False
@@ -249,8 +260,8 @@ def _read(section: Section | None, read: Callable[[Section], str]) -> str:
 
 
 def _check_issuers(section: Section, config: IdentityConfig) -> None:
-    names = [one.issuer.name for one in config.jwt]
+    names = [one.issuer for one in config.jwt]
     if len(set(names)) < len(names):
         section.complain("jwt", "names an issuer twice")
-    if sum(one.issuer.mappings is None for one in config.jwt) > 1:
+    if sum(one.mappings is None for one in config.jwt) > 1:
         section.complain("jwt", "has more than one issuer of service account tokens")
