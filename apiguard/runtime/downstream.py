@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from typing import TYPE_CHECKING, cast
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from apiguard.errors import WireError
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import Session
-from apiguard.identity.certificate import ClientCertificate
+from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.telemetry import bounds
 from apiguard.wire.http1 import Http1Server, State
 
@@ -37,6 +38,7 @@ class Downstream(asyncio.Protocol):
     """One client connection, from accept to close."""
 
     __slots__ = (
+        "_authority",
         "_body_mark",
         "_close_at",
         "_mark",
@@ -51,8 +53,12 @@ class Downstream(asyncio.Protocol):
         "session",
     )
 
-    def __init__(self, traffic: TrafficServer, peer: Peer) -> None:
+    def __init__(
+        self, traffic: TrafficServer, peer: Peer, authority: ClientAuthority | None
+    ) -> None:
+        """``authority`` is what the TLS handshake verifies a client certificate by."""
         self._traffic = traffic
+        self._authority = authority
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.peer = peer
         self.session = Session(traffic.gateway, peer, traffic.upstream, traffic.clock)
@@ -80,15 +86,15 @@ class Downstream(asyncio.Protocol):
         self._transport.set_write_buffer_limits(
             high=self._traffic.config.bounds.connection.buffered_bytes
         )
-        if self._traffic.asks_certificates and transport.get_extra_info("peercert"):
-            self.peer = self.session.peer = self._certified(transport)
+        if self._authority is not None and transport.get_extra_info("peercert"):
+            self._certify(transport.get_extra_info("ssl_object"), self._authority)
         self._traffic.connected(self)
 
-    def _certified(self, transport: asyncio.BaseTransport) -> Peer:
-        leaf = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        authority = self._traffic.gateway.authenticator.authority
-        certificate = ClientCertificate(leaf, (), authority, time.time())
-        return Peer(self.peer.source, self.peer.source_key, certificate)
+    def _certify(self, tls: ssl.SSLObject, authority: ClientAuthority) -> None:
+        leaf = tls.getpeercert(binary_form=True)
+        assert leaf is not None
+        certificate = ClientCertificate(leaf, _sent_chain(tls), authority, time.time())
+        self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, certificate)
 
     def data_received(self, data: bytes) -> None:
         traffic = self._traffic
@@ -277,3 +283,17 @@ class Downstream(asyncio.Protocol):
         if exchange is not None:
             exchange.cut()
         self._transport.abort()
+
+
+def _sent_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
+    """What the client sent besides its own certificate, in DER; nothing on a resumed session.
+
+    Without it a certificate of an intermediate authority could not be verified again when the
+    client CA changes. The ssl module offers it from Python 3.13 on only; before, it is there on
+    the object that does the work.
+    """
+    chain = getattr(tls, "get_unverified_chain", None)
+    if chain is not None:
+        return tuple(chain()[1:])
+    certificates = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
+    return tuple(ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in (certificates or ())[1:])

@@ -133,8 +133,9 @@ def _reason(error: Exception) -> str:
     """One line: what failed, without the library's own decoration."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause = error.certificate_error
-        verified = isinstance(cause, ssl.SSLCertVerificationError)
-        return f"certificate: {cause.verify_message if verified else cause}"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate: {cause.verify_message}"
+        return f"certificate: {cause}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -124,9 +124,10 @@ class Listener:
             if not self._traffic.admit(peer):
                 sock.close()
                 return
-            tls = self._traffic.tls
+            # Both now: the handshake takes a while, and both may have been replaced by its end.
+            tls, authority = self._traffic.tls, self._traffic.authority
             await self._traffic.loop.connect_accepted_socket(
-                lambda: Downstream(self._traffic, peer),
+                lambda: Downstream(self._traffic, peer, authority),
                 sock,
                 ssl=tls,
                 ssl_handshake_timeout=self._handshake_seconds if tls else None,

@@ -49,13 +49,14 @@ class Server:
 
 
 class Prober:
-    """Probes ``urls`` in their order; ``changed`` is called when fitness or its reason changes."""
+    """Probes ``urls`` in their order; ``changed`` is called when what is known of a server changes,
+    with whether that changed its fitness."""
 
     def __init__(
         self,
         urls: Sequence[str],
         client: ApiClient,
-        changed: Callable[[Server], None] = lambda server: None,
+        changed: Callable[[Server, bool], None] = lambda server, turned: None,
     ) -> None:
         self.servers = tuple(Server(url) for url in urls)
         self.changed = changed
@@ -90,10 +91,10 @@ class Prober:
 
     async def probe(self, server: Server) -> None:
         before = server.health.verdict
-        server.health.probed(await self._find(server.url))
+        turned = server.health.probed(await self._find(server.url))
         server.probed_at = time.monotonic()
         if server.health.verdict != before:
-            self.changed(server)
+            self.changed(server, turned)
 
     async def _find(self, url: str) -> Finding:
         try:

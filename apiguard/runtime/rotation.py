@@ -66,6 +66,11 @@ class Rotation:
         self.rejected = 0
         self.expiries: tuple[Expiry, ...] = ()
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of what is followed: of each group the first setting."""
+        return tuple(names[0] for names in self._groups)
+
     def load(self) -> None:
         """Reads everything for the first time. Raises StartupError or ConfigError."""
         for names, check in self._groups.items():

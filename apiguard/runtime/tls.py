@@ -27,6 +27,7 @@ from apiguard.runtime.files import (
     Files,
     read_file,
 )
+from apiguard.upstream.kind import Kind
 
 ALPN = ("http/1.1",)
 
@@ -66,6 +67,15 @@ def front_proxy_context(files: Files) -> ssl.SSLContext | None:
     context = _towards_upstream(files)
     _present(context, files, FRONT_PROXY_CERT, FRONT_PROXY_KEY)
     return context
+
+
+def upstream_contexts(files: Files) -> dict[Kind, ssl.SSLContext]:
+    """By what a connection proves. Raises StartupError."""
+    contexts = {Kind.PLAIN: plain_context(files)}
+    front_proxy = front_proxy_context(files)
+    if front_proxy is not None:
+        contexts[Kind.FRONT_PROXY] = front_proxy
+    return contexts
 
 
 def own_context(files: Files) -> ssl.SSLContext:

@@ -99,6 +99,7 @@ class TrafficServer:
             header_fields=config.bounds.request.header_fields,
         )
         self.tls = tls
+        self.authority = gateway.authenticator.authority
         self._listeners: list[Listener] = []
         self._downstreams: set[Downstream] = set()
         self._sources: Counter[str] = Counter()
@@ -120,8 +121,12 @@ class TrafficServer:
     # -- changes at runtime ------------------------------------------------------------------
 
     def set_tls(self, tls: ssl.SSLContext | None) -> None:
-        """For connections accepted from now on; sessions of the old context are not resumed."""
+        """For connections accepted from now on; sessions of the old context are not resumed.
+
+        The gateway's authenticator must already be the one that goes with it.
+        """
         self.tls = tls
+        self.authority = self.gateway.authenticator.authority
 
     def judge(self, index: int, verdict: Verdict, *, drained: bool) -> None:
         """What probes and operator say of the server at ``index``."""
