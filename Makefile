@@ -25,7 +25,7 @@ lint: $(STAMP) ## Check style, formatting and import floors
 
 typecheck: $(STAMP) ## Type check package and tests, strictly
 	@echo "==> mypy"
-	@$(BIN)/mypy apiguard tests
+	@$(BIN)/mypy apiguard tests loadtests
 
 unit: $(STAMP) ## Run every test; PYTEST_ARGS chooses some
 	@echo "==> pytest"

@@ -129,13 +129,13 @@ class WatchStream:
             pending.append(frame)
             size += len(frame)
             if size >= _INITIAL_CHUNK:
-                self._transport.write(chunk(b"".join(pending)))
+                self._write(chunk(b"".join(pending)))
                 pending.clear()
                 size = 0
         if watch.options.end_bookmark:
             pending.append(self._bookmark(watcher.cursor, initial_end=True))
         if pending:
-            self._transport.write(chunk(b"".join(pending)))
+            self._write(chunk(b"".join(pending)))
 
     async def _live(self, watcher: Watcher, deadline: float) -> None:
         next_bookmark = self._next_bookmark(deadline)
@@ -181,8 +181,11 @@ class WatchStream:
         )
 
     def _write(self, data: bytes) -> bool:
+        # A closed transport of uvloop raises on write, here into whoever changed the store.
+        if self._transport.is_closing():
+            return True
         self._transport.write(data)
         return self._transport.get_write_buffer_size() < TRANSPORT_BOUND
 
     def _end_with(self, error: problems.ApiError) -> None:
-        self._transport.write(chunk(representations.error_event(error)))
+        self._write(chunk(representations.error_event(error)))

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from apiguard.gateway.session import Session
 
 
+_ACTING_SUBRESOURCES = frozenset({"attach", "exec", "portforward", "proxy"})
+
+
 class UpstreamStream(Protocol):
     """A connection to upstream, carrying this exchange's request."""
 
@@ -69,14 +72,15 @@ class Exchange:
     __slots__ = (
         "_held",
         "_line",
+        "_pieces",
         "_request_done",
         "_session",
         "_stream",
         "_upstream",
         "block",
         "code",
+        "due",
         "forward",
-        "head_due",
         "sent_at",
         "tunnel",
     )
@@ -99,12 +103,18 @@ class Exchange:
         self.forward = forward
         self.code = 0
         self.sent_at = 0.0
-        self.head_due = 0.0  # when silence becomes a 504; 0 for never
+        self.due = 0.0  # when upstream's silence is taken for its end; 0 for never
+        self._pieces = 0  # of the response, since silence was last looked at
         self.tunnel = False
 
     @property
     def info(self) -> RequestInfo:
         return self.forward.info
+
+    @property
+    def is_watch(self) -> bool:
+        """A stream of events, perhaps not begun; as a tunnel it is none whose end could be told."""
+        return self.forward.info.verb == "watch" and not self.tunnel
 
     @property
     def finished(self) -> bool:
@@ -117,7 +127,7 @@ class Exchange:
         self._upstream = upstream
         self.sent_at = now
         if not self.forward.info.long_running:
-            self.head_due = now + self._session.gateway.first_byte_seconds
+            self.due = now + self._session.gateway.first_byte_seconds
         forward = self.forward
         upstream.start(
             self,
@@ -185,17 +195,20 @@ class Exchange:
             return
         session = self._session
         self.code = head.status
-        self.head_due = 0.0
-        session.gateway.counters.upstream_seconds.observe(session.clock() - self.sent_at)
+        now = session.clock()
+        session.gateway.counters.upstream_seconds.observe(now - self.sent_at)
+        if self.due:
+            self.due = now + session.gateway.first_byte_seconds
+        if not stream.writable and self._upstream is not None:
+            self._upstream.pause_body()
         if head.status == 101:
             self.tunnel = True
             stream.start_tunnel(head)
             return
-        if not stream.writable and self._upstream is not None:
-            self._upstream.pause_body()
         stream.send_head(head, close=bool(self.forward.upgrade))
 
     def response_data(self, data: bytes) -> None:
+        self._pieces += 1
         if self._stream is not None:
             self._stream.send_data(data)
 
@@ -220,7 +233,7 @@ class Exchange:
                 self._session.representation(self.block),
             )
             self._answer(busy)
-        elif self.forward.info.mutating:
+        elif _acts(self.forward.info):
             self._answer(replies.OUTCOME_UNKNOWN)
         else:
             self._answer(replies.LOST_READ)
@@ -234,17 +247,35 @@ class Exchange:
 
     # -- endings -----------------------------------------------------------------------------
 
+    def overdue(self, now: float) -> bool:
+        """Upstream has been silent for too long, before its answer or within it.
+
+        A client that takes its time is no silence of upstream's.
+        """
+        if not self.due or now < self.due:
+            return False
+        stream = self._stream
+        if self.code and (self._pieces or (stream is not None and not stream.writable)):
+            self._pieces = 0
+            self.due = now + self._session.gateway.first_byte_seconds
+            return False
+        return True
+
     def silent(self) -> None:
-        """Upstream did not answer in time."""
+        """Upstream did not answer in time, or stopped within its answer."""
         self._cancel_upstream()
-        self._answer(replies.OUTCOME_UNKNOWN if self.forward.info.mutating else replies.SILENT)
+        self._answer(replies.OUTCOME_UNKNOWN if _acts(self.forward.info) else replies.SILENT)
 
     def end_stream(self) -> bool:
-        """End a running response cleanly, where that loses nothing; False to ask again later."""
+        """End a running watch cleanly, where that loses nothing; False to ask again later.
+
+        Only a watch: its client resumes. A list or a log ended between two chunks would pass for
+        complete.
+        """
         upstream, stream = self._upstream, self._stream
-        if upstream is None or stream is None or not self.code or self.tunnel:
+        if upstream is None or stream is None or not self.code:
             return False
-        if not upstream.at_boundary:
+        if not self.is_watch or not upstream.at_boundary:
             return False
         self._cancel_upstream()
         self._finish()
@@ -286,3 +317,8 @@ class Exchange:
         self._cancel_upstream()
         self._held = None
         self._session.exchange_finished(self, failed=failed)
+
+
+def _acts(info: RequestInfo) -> bool:
+    """Whether doing it twice may differ from once: a command in a pod is also started by GET."""
+    return info.mutating or info.subresource in _ACTING_SUBRESOURCES

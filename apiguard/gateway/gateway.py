@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 INFO_MEMO = 16_384
 """Request lines whose meaning is remembered, in each of two generations (about 1 KiB each)."""
 
+LONGEST_REMEMBERED = 1024
+"""Bytes of a target whose meaning is remembered: giants would take gigabytes, and the codec makes
+a new RequestLine each time for those."""
+
 LONGEST_USER_AGENT = 512
 """Characters of a user-agent that count; what comes after distinguishes nobody."""
 
@@ -204,7 +208,8 @@ class Gateway:
                 info = parse_request(line.method, line.target)
             except WireError as error:
                 return self._reject(error)
-            self._infos.put(line, info)
+            if len(line.target) <= LONGEST_REMEMBERED:
+                self._infos.put(line, info)
         if client.refused:
             return Refuse(replies.unauthorized(client.refused), "rejected", info.verb, close=True)
         if block.length > self._body_bytes and self.body_limit(info) >= 0:
@@ -304,9 +309,9 @@ class Gateway:
         wall = self._wall()
         if peer.certificate is not None:
             return self.authenticator.authenticate_certificate(peer.certificate, now, wall)
-        proof = self.authenticator.authenticate(
-            block.authorization, block.websocket_protocols, now, wall
-        )
+        # Only of a request to become a WebSocket does upstream read the subprotocols.
+        protocols = block.websocket_protocols if block.upgrade.lower() == b"websocket" else b""
+        proof = self.authenticator.authenticate(block.authorization, protocols, now, wall)
         if proof.bound:
             self.counters.hit(proof.bound)
         return proof

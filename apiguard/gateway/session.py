@@ -15,7 +15,7 @@ from apiguard.gateway import replies
 from apiguard.gateway.decision import Forward, Peer, Refuse
 from apiguard.gateway.exchange import Exchange
 from apiguard.gateway.gateway import Gateway
-from apiguard.kube.status import Representation
+from apiguard.kube.status import Representation, internal_error
 from apiguard.telemetry import bounds
 from apiguard.wire.messages import HeaderBlock, RequestLine, RequestSink, ServerStream
 
@@ -35,11 +35,21 @@ class Dispatcher(Protocol):
         """The exchange is over; it may still be waiting for a connection."""
 
 
+OnDefect = Callable[[Exception], str]
+"""Writes a defect of ours down; answers the id under which it can be found."""
+
+
+def raise_defect(defect: Exception) -> str:
+    """The OnDefect of tests, where a defect should be loud."""
+    raise defect
+
+
 class Session:
     """One client connection. ``quiet_until`` is when its bytes may be read again."""
 
     __slots__ = (
         "_dispatcher",
+        "_on_defect",
         "_refusals",
         "_window",
         "clock",
@@ -50,7 +60,12 @@ class Session:
     )
 
     def __init__(
-        self, gateway: Gateway, peer: Peer, dispatcher: Dispatcher, clock: Callable[[], float]
+        self,
+        gateway: Gateway,
+        peer: Peer,
+        dispatcher: Dispatcher,
+        clock: Callable[[], float],
+        on_defect: OnDefect = raise_defect,
     ) -> None:
         self.gateway = gateway
         self.peer = peer
@@ -58,10 +73,20 @@ class Session:
         self.exchange: Exchange | None = None
         self.quiet_until = 0.0
         self._dispatcher = dispatcher
+        self._on_defect = on_defect
         self._window = 0.0
         self._refusals = 0
 
     def request_received(
+        self, stream: ServerStream, line: RequestLine, block: HeaderBlock
+    ) -> RequestSink | None:
+        try:
+            return self._take(stream, line, block)
+        except Exception as defect:  # ours: this request pays for it, nobody else
+            self._fail(stream, self._on_defect(defect))
+            return None
+
+    def _take(
         self, stream: ServerStream, line: RequestLine, block: HeaderBlock
     ) -> RequestSink | None:
         now = self.clock()
@@ -73,6 +98,14 @@ class Session:
         stream.body_limit = self.gateway.body_limit(decision.info)
         self._dispatcher.dispatch(exchange)
         return None if exchange.finished else exchange
+
+    def _fail(self, stream: ServerStream, incident: str) -> None:
+        reply = replies.reply_to(internal_error(incident))
+        if self.exchange is not None:
+            self.exchange.refused(reply)
+        else:
+            self.gateway.counters.count("", "failed", "", reply.status)
+            stream.send_reply(reply, close=True)
 
     def request_malformed(self, stream: ServerStream, error: WireError) -> None:
         self.gateway.count_malformed(error)

@@ -10,6 +10,9 @@ import base64
 import binascii
 
 _WEBSOCKET_PREFIX = b"base64url.bearer.authorization.k8s.io."
+_BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_UNUSABLE = "\x00undecodable"
+"""Stands for a token that cannot be read; no token file can hold it."""
 
 
 def bearer_token(authorization: bytes) -> str | None:
@@ -28,19 +31,22 @@ def bearer_token(authorization: bytes) -> str | None:
 def websocket_token(protocols: bytes) -> str | None:
     """The token among the offered WebSocket subprotocols, None without one.
 
-    A token that does not decode is returned as a token nobody can have issued: kube-apiserver
-    refuses such a request, so it must not count as anonymous.
+    A token that does not decode, or one of several, is returned as a token nobody can have issued:
+    kube-apiserver refuses such a request, so it must not count as anonymous. An empty token is
+    none.
     """
-    for protocol in protocols.split(b","):
-        protocol = protocol.strip(b" \t")
-        if protocol.startswith(_WEBSOCKET_PREFIX):
-            return _decode(protocol[len(_WEBSOCKET_PREFIX) :])
-    return None
+    offered = [protocol.strip(b" \t") for protocol in protocols.split(b",")]
+    tokens = [p[len(_WEBSOCKET_PREFIX) :] for p in offered if p.startswith(_WEBSOCKET_PREFIX)]
+    if not tokens:
+        return None
+    return (_decode(tokens[0]) or None) if len(tokens) == 1 else _UNUSABLE
 
 
 def _decode(encoded: bytes) -> str:
+    """``encoded`` is base64url without padding; padded, Go's decoder refuses it as well."""
+    if encoded.translate(None, _BASE64URL):
+        return _UNUSABLE
     try:
-        raw = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-        return raw.decode()
+        return base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)).decode()
     except (binascii.Error, ValueError):
-        return "\x00undecodable"
+        return _UNUSABLE

@@ -58,7 +58,7 @@ ANONYMOUS = Identity(ANONYMOUS_USER, (UNAUTHENTICATED_GROUP,))
 class Caller:
     """Who and what sends requests; built once per connection and header block.
 
-    Compared by identity.
+    Compared by identity of the object, so that it can key a memo.
 
     ``identity``     the proven user, ``ANONYMOUS`` without a credential, None when unverified
     ``user_agent``   the header's value as received, "" without one

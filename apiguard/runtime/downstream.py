@@ -19,6 +19,7 @@ from apiguard.errors import WireError
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import Session
 from apiguard.identity.certificate import ClientAuthority, ClientCertificate
+from apiguard.runtime.defects import report_defect
 from apiguard.telemetry import bounds
 from apiguard.wire.http1 import Http1Server, State
 
@@ -49,6 +50,7 @@ class Downstream(asyncio.Protocol):
         "_traffic",
         "_transport",
         "codec",
+        "connected",
         "peer",
         "session",
     )
@@ -60,8 +62,11 @@ class Downstream(asyncio.Protocol):
         self._traffic = traffic
         self._authority = authority
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.connected = False
         self.peer = peer
-        self.session = Session(traffic.gateway, peer, traffic.upstream, traffic.clock)
+        self.session = Session(
+            traffic.gateway, peer, traffic.upstream, traffic.clock, report_defect
+        )
         self.codec = Http1Server(
             self.session,
             traffic.heads,
@@ -83,11 +88,10 @@ class Downstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(
-            high=self._traffic.config.bounds.connection.buffered_bytes
-        )
+        self._transport.set_write_buffer_limits(high=self._traffic.high_water)
         if self._authority is not None and transport.get_extra_info("peercert"):
             self._certify(transport.get_extra_info("ssl_object"), self._authority)
+        self.connected = True
         self._traffic.connected(self)
 
     def _certify(self, tls: ssl.SSLObject, authority: ClientAuthority) -> None:
@@ -100,7 +104,11 @@ class Downstream(asyncio.Protocol):
         traffic = self._traffic
         traffic.counters.bytes_received += len(data)
         codec = self.codec
-        codec.receive_data(data)
+        try:
+            codec.receive_data(data)
+        except Exception as defect:  # ours, outside any request: only this connection ends
+            report_defect(defect)
+            self._transport.abort()
         traffic.flush()
         if codec.held:
             self._adjust_reading()
@@ -129,10 +137,13 @@ class Downstream(asyncio.Protocol):
     def flush(self) -> None:
         """Send what the codec has collected; pause, resume or close as it wishes."""
         codec = self.codec
-        data = codec.data_to_send()
-        if data:
-            self._traffic.counters.bytes_sent += len(data)
-            self._transport.write(data)
+        pieces = codec.pieces_to_send()
+        if len(pieces) == 1:
+            self._traffic.counters.bytes_sent += len(pieces[0])
+            self._transport.write(pieces[0])
+        elif pieces:
+            self._traffic.counters.bytes_sent += sum(map(len, pieces))
+            self._transport.writelines(pieces)
         if codec.should_close:
             self._close()
         elif (
@@ -196,10 +207,12 @@ class Downstream(asyncio.Protocol):
             self._tick_closing(now)
             return
         codec = self.codec
+        if not self._reading:
+            self._adjust_reading()  # a penalty that began while something else paused has no timer
         if not codec.writable:
             self._tick_stall(now)
         exchange = self.session.exchange
-        if exchange is not None and exchange.head_due and now >= exchange.head_due:
+        if exchange is not None and exchange.overdue(now):
             self._traffic.counters.hit(bounds.UPSTREAM_FIRST_BYTE)
             exchange.silent()
             return
@@ -273,8 +286,13 @@ class Downstream(asyncio.Protocol):
     def drain(self) -> None:
         self.codec.drain()
 
+    @property
+    def watches(self) -> bool:
+        exchange = self.session.exchange
+        return exchange is not None and exchange.is_watch
+
     def end_stream(self) -> bool:
-        """End a long-running response where that loses nothing; False to ask again later."""
+        """End a watch where that loses nothing; False to ask again later."""
         exchange = self.session.exchange
         return exchange is not None and exchange.end_stream()
 

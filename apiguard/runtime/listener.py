@@ -66,6 +66,12 @@ class Listener:
             if self._resume is not None:
                 self._resume.cancel()
 
+    def cut(self) -> None:
+        """Give up the connections being set up, too."""
+        self.close()
+        for task in tuple(self._starting):
+            task.cancel()
+
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_WAKEUP):
             if not self._room_for_handshake():
@@ -119,19 +125,12 @@ class Listener:
         """From an accepted socket to a Downstream; whatever fails here concerns one client."""
         try:
             peer = Peer.at(address)
-            if self._is_proxy(address):
+            if self._is_proxy(peer):
                 peer = await self._proxied(sock, peer)
-            if not self._traffic.admit(peer):
+            if self._traffic.admit(peer):
+                await self._connect(sock, peer)
+            else:
                 sock.close()
-                return
-            # Both now: the handshake takes a while, and both may have been replaced by its end.
-            tls, authority = self._traffic.tls, self._traffic.authority
-            await self._traffic.loop.connect_accepted_socket(
-                lambda: Downstream(self._traffic, peer, authority),
-                sock,
-                ssl=tls,
-                ssl_handshake_timeout=self._handshake_seconds if tls else None,
-            )
         except (ProxyHeaderError, TimeoutError):
             self._traffic.counters.hit(bounds.HANDSHAKE_DEADLINE)
             sock.close()
@@ -140,14 +139,38 @@ class Listener:
         except asyncio.CancelledError:
             sock.close()
 
+    async def _connect(self, sock: socket.socket, peer: Peer) -> None:
+        """Gives the place of ``peer`` back unless it becomes a connection."""
+        loop = self._traffic.loop
+        # Both now: the handshake takes a while, and both may have been replaced by its end.
+        tls, authority = self._traffic.tls, self._traffic.authority
+        downstream = Downstream(self._traffic, peer, authority)
+        try:
+            if tls is None:
+                await loop.connect_accepted_socket(lambda: downstream, sock)
+                return
+            # Both loops report their own handshake deadline as a connection aborted by the peer,
+            # which could not be counted apart.
+            async with asyncio.timeout(self._handshake_seconds):
+                await loop.connect_accepted_socket(
+                    lambda: downstream,
+                    sock,
+                    ssl=tls,
+                    ssl_handshake_timeout=self._handshake_seconds + 1,
+                )
+        finally:
+            if not downstream.connected:
+                self._traffic.leave(peer)
+
     @property
     def _handshake_seconds(self) -> float:
         return float(self._traffic.config.bounds.connection.handshake_seconds)
 
-    def _is_proxy(self, address: str) -> bool:
+    def _is_proxy(self, peer: Peer) -> bool:
+        """By the address itself: a listener on [::] sees IPv4 peers as mapped ones."""
         if not self._proxies:
             return False
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(peer.source)
         return any(ip in network for network in self._proxies)
 
     async def _proxied(self, sock: socket.socket, proxy: Peer) -> Peer:

@@ -32,7 +32,6 @@ from apiguard.upstream.health import Verdict
 from apiguard.upstream.kind import Kind
 from apiguard.wire.headers import HeaderRules
 from apiguard.wire.heads import RequestHeads
-from apiguard.wire.http1 import State as ClientState
 
 TICK_SECONDS = 0.5
 """How often deadlines are looked at; the shortest is 10 s."""
@@ -75,6 +74,10 @@ class TrafficServer:
 
     ``tls`` faces clients; None speaks plain HTTP. ``upstream_tls`` faces API servers, by what the
     connection proves; it may be empty where all of them speak plain HTTP.
+
+    ``high_water`` is what a transport may hold before its source pauses: a quarter of the bound
+    on bytes buffered per direction, because one read of up to 256 KiB still comes on top, and TLS
+    holds it once more encrypted.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class TrafficServer:
         self.config = config
         self.counters = counters
         self.clock = time.monotonic
+        self.high_water = config.bounds.connection.buffered_bytes // 4
         self.touched: list[Touched] = []
         self.heads = RequestHeads(
             HeaderRules(identity_names(config.upstream.front_proxy)),
@@ -103,6 +107,7 @@ class TrafficServer:
         self._listeners: list[Listener] = []
         self._downstreams: set[Downstream] = set()
         self._sources: Counter[str] = Counter()
+        self._places = 0  # connections there are or that are being set up
         self._limit = _connection_limit(config.bounds.connection.connections)
         self.upstream = UpstreamDriver(
             self, [Endpoint(address_of(url)) for url in config.upstream.servers], upstream_tls
@@ -113,10 +118,6 @@ class TrafficServer:
     def listen(self, sock: socket.socket) -> None:
         """Start accepting on an inherited listening socket."""
         self._listeners.append(Listener(self, sock))
-
-    @property
-    def asks_certificates(self) -> bool:
-        return self.tls is not None and self.tls.verify_mode is not ssl.CERT_NONE
 
     # -- changes at runtime ------------------------------------------------------------------
 
@@ -142,31 +143,40 @@ class TrafficServer:
     # -- connections -------------------------------------------------------------------------
 
     def admit(self, peer: Peer) -> bool:
-        """Whether one more connection of ``peer`` is within bounds.
+        """Takes a place for one more connection of ``peer``; False when that is out of bounds.
 
-        Connections to upstream count too: a forwarded watch takes two descriptors.
+        Taken before the connection is set up, so that many at once cannot pass the bound
+        together. Connections to upstream count too: a forwarded watch takes two descriptors.
         """
-        if len(self._downstreams) + self.upstream.pool.size >= self._limit:
+        if self._places + self.upstream.pool.size >= self._limit:
             self.counters.hit(bounds.CONNECTIONS)
             return False
         if self._sources[peer.source_key] >= self.config.bounds.connection.connections_per_source:
             self.counters.hit(bounds.CONNECTIONS_PER_SOURCE)
             return False
+        self._places += 1
+        self._sources[peer.source_key] += 1
         return True
+
+    def leave(self, peer: Peer) -> None:
+        """Gives a place taken by ``admit`` back."""
+        self._places -= 1
+        key = peer.source_key
+        self._sources[key] -= 1
+        if not self._sources[key]:
+            del self._sources[key]
+        if self._empty is not None and not self._places:
+            self._empty.set()
 
     def connected(self, downstream: Downstream) -> None:
         self.counters.connections += 1
         self._downstreams.add(downstream)
-        self._sources[downstream.peer.source_key] += 1
+        if self._empty is not None:  # was being set up when the drain began
+            downstream.drain()
 
     def disconnected(self, downstream: Downstream) -> None:
         self._downstreams.discard(downstream)
-        key = downstream.peer.source_key
-        self._sources[key] -= 1
-        if not self._sources[key]:
-            del self._sources[key]
-        if self._empty is not None and not self._downstreams:
-            self._empty.set()
+        self.leave(downstream.peer)
 
     def flush(self) -> None:
         """Write every touched connection once; those touched meanwhile, too."""
@@ -212,10 +222,12 @@ class TrafficServer:
         self.flush()
         spread = self.loop.create_task(self._end_streams(seconds * DRAIN_SPREAD))
         try:
-            if self._downstreams:
+            if self._places:
                 async with asyncio.timeout(seconds):
                     await self._empty.wait()
         except TimeoutError:
+            for listener in self._listeners:
+                listener.cut()
             for downstream in tuple(self._downstreams):
                 self.counters.hit(bounds.DRAIN)
                 downstream.cut()
@@ -224,9 +236,9 @@ class TrafficServer:
             spread.cancel()
 
     async def _end_streams(self, seconds: float) -> None:
-        """Ends long-running responses evenly over ``seconds``, each where nothing is lost."""
+        """Ends watches evenly over ``seconds``, each where nothing is lost."""
         started = self.clock()
-        streams = [d for d in self._downstreams if d.codec.state is ClientState.WAIT]
+        streams = [d for d in self._downstreams if d.watches]
         total = len(streams)
         while streams:
             await asyncio.sleep(min(TICK_SECONDS, seconds / 10))
@@ -238,7 +250,7 @@ class TrafficServer:
     def close(self) -> None:
         """Let go of everything at once."""
         for listener in self._listeners:
-            listener.close()
+            listener.cut()
         self._tick_handle.cancel()
         for downstream in tuple(self._downstreams):
             downstream.cut()

@@ -45,7 +45,7 @@ BOUNDS = MappingProxyType(
         BODY_RATE: "request bodies slower than the least rate: 408",
         CLIENT_IDLE: "client connections closed for idling",
         UPSTREAM_IDLE: "upstream connections closed for idling",
-        UPSTREAM_FIRST_BYTE: "requests whose answer did not begin in time: 504",
+        UPSTREAM_FIRST_BYTE: "requests whose answer did not begin (504) or go on (cut) in time",
         CONNECTIONS: "connections over the limit of the worker: closed",
         CONNECTIONS_PER_SOURCE: "connections over the limit of their source address: closed",
         BUCKETS: "requests that found the bucket table full and used the overflow bucket",

@@ -137,6 +137,8 @@ class Pool(Generic[J, C]):
                 return Verdict.UNAVAILABLE
             elif lane is Lane.LONG:
                 return Verdict.FULL
+        elif lane is Lane.LONG and len(queues[0]) + len(queues[1]) >= self._room(lane, now):
+            return Verdict.FULL
         if len(queues[0]) + len(queues[1]) >= self._limits.waiting:
             return Verdict.FULL
         queues[kind].append(_Waiting(job, now + self._limits.waiting_seconds))
@@ -184,6 +186,13 @@ class Pool(Generic[J, C]):
 
     def _reachable(self, now: float) -> bool:
         return any(e.usable(now) or (e.connecting and not e.drained) for e in self.endpoints)
+
+    def _room(self, lane: Lane, now: float) -> int:
+        """Jobs of ``lane`` that could still be given a connection."""
+        ceiling = self._ceilings[lane]
+        asked = [e for e in self.endpoints if e.connecting and not e.drained]
+        asked += [e for e in candidates(self.endpoints, now) if e not in asked]
+        return sum(ceiling - e.active[lane] for e in asked)
 
     def _take(self, endpoint: Endpoint, kind: Kind, lane: Lane, now: float) -> C:
         connection, _ = self._idle[kind][endpoint].pop()

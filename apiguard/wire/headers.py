@@ -45,6 +45,10 @@ _BEARER_PROTOCOL = b"base64url.bearer.authorization.k8s.io."
 (k8s.io/apiserver/pkg/authentication/request/websocket/protocol.go)."""
 
 
+_LONGEST_REMEMBERED = 64
+"""Bytes of a header name worth remembering; one may be as long as all headers together."""
+
+
 class _Kind(enum.IntEnum):
     PLAIN = 0
     DROP = 1
@@ -139,7 +143,8 @@ class HeaderRules:
         kind = self._kinds.get(lower)
         if kind is None:
             kind = self._kind(lower)
-            self._kinds.put(lower, kind)
+            if len(lower) <= _LONGEST_REMEMBERED:
+                self._kinds.put(lower, kind)
         return kind
 
     def judge(self, fields: list[Field]) -> HeaderBlock:
@@ -222,7 +227,7 @@ class _Builder:
         upgrade = _upgrade(self.upgrades) if upgrading else b""
         if upgrade and length != 0:
             raise WireError(400, "BadRequest", "a request to upgrade cannot have a body")
-        protocols = b", ".join(self.protocols)
+        protocols = b", ".join([p for p in self.protocols if p])
         if self.authorization and upgrade.lower() == b"websocket":
             protocols = _without_bearer(protocols)
         if protocols:

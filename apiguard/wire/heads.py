@@ -28,6 +28,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z]+) (/[\x21-\x7e]*) HTTP/1\.1")
 _ANY_LINE = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])"
 )
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _NAMES = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):")
 _TEXT = bytes(c for c in range(256) if c == 9 or (c >= 32 and c != 127))
 """What may stand in a head besides line ends."""
@@ -167,7 +168,8 @@ def parse_response(raw: bytes, request_method: str) -> ResponseHead:
     if shape is None:
         shape = _Shape(key)
         _shapes.put(key, shape)
-    status, start = _status(raw)
+    start = raw.index(b"\n") + 1
+    status = _status(raw[:start])
     length, declared = _response_length(status, request_method, shape, raw)
     if (
         not shape.simple
@@ -180,14 +182,19 @@ def parse_response(raw: bytes, request_method: str) -> ResponseHead:
     return ResponseHead(status, raw[:start], raw[start:-2], framed, length, declared, b"", False)
 
 
-def _status(raw: bytes) -> tuple[int, int]:
-    """The status code and where the status line ends, after its CRLF."""
-    digits = raw[9:12]
-    if raw[:9] != b"HTTP/1.1 " or not digits.isdigit() or not b"100" <= digits <= b"599":
-        raise UpstreamProtocolError("malformed status line")
-    if raw[12] not in b" \r":
-        raise UpstreamProtocolError("malformed status line")
-    return int(digits), raw.index(b"\n") + 1
+_status_lines: Memo[bytes, int] = Memo(256)
+
+
+def _status(line: bytes) -> int:
+    """The code of a status line, given with its CRLF; memoised, since there are few."""
+    status = _status_lines.get(line)
+    if status is None:
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise UpstreamProtocolError("malformed status line")
+        status = int(match[1])
+        _status_lines.put(line, status)
+    return status
 
 
 def _forbids_length(status: int) -> bool:

@@ -40,6 +40,9 @@ from apiguard.wire.messages import (
 SKIP_LIMIT = 64 * 1024
 """Bytes of an unwanted request body read to keep its connection; a longer one costs it."""
 
+COPY_LIMIT = 32 * 1024
+"""Bytes from which a piece is passed on as it is: two TLS records' worth."""
+
 RESPONSE_HEAD_LIMIT = 256 * 1024
 """Bytes of a response head; Go's own default for clients is 10 MiB, Kubernetes needs a few KiB."""
 
@@ -75,11 +78,29 @@ class _Output:
             self._on_output()
         self._out.append(data)
 
+    def _send_chunk(self, data: bytes) -> None:
+        """One chunk of a chunked body; a large one is not copied for its frame."""
+        if len(data) < COPY_LIMIT:
+            self._send(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._send(b"%x\r\n" % len(data))
+            self._out += (data, b"\r\n")
+
     def data_to_send(self) -> bytes:
+        """Everything collected, as one piece."""
         out = self._out
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
+
+    def pieces_to_send(self) -> list[bytes]:
+        """Everything collected: small pieces joined, since each would become a TLS record of its
+        own, large ones as they are, since a copy costs more than a record."""
+        out = self._out
+        if len(out) < 2 or sum(map(len, out)) >= COPY_LIMIT:
+            self._out = []
+            return out
+        return [self.data_to_send()]
 
 
 def _too_large(limit: int) -> WireError:
@@ -90,10 +111,6 @@ def _framing(head: ResponseHead) -> bytes:
     if head.length < 0:
         return b"Transfer-Encoding: chunked\r\n"
     return b"Content-Length: %d\r\n" % head.declared if head.declared >= 0 else b""
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Http1Server(_Output):
@@ -191,7 +208,11 @@ class Http1Server(_Output):
 
     @property
     def awaits_continue(self) -> bool:
-        """The client waits for a 100 before it sends its body."""
+        """The client waits for a 100 before it sends its body.
+
+        Answered otherwise it may send the body or its next request: nobody can tell them apart,
+        so that answer is the last.
+        """
         block = self._block
         return block is not None and block.expects and not self._received
 
@@ -243,6 +264,8 @@ class Http1Server(_Output):
             sink.request_aborted(error)
         elif self.state is _HEAD:
             self._malformed(error)
+        elif self.state is _BODY:
+            self._shut()  # the rest of a body whose answer is out already
 
     def _advance(self) -> None:
         """Reads on in what was held."""
@@ -328,7 +351,7 @@ class Http1Server(_Output):
 
     def _take_head(self, data: bytes, pos: int, at: int) -> None:
         cut = data.find(b"\r\n", pos, at + 2)
-        line = self._heads.line(data[pos:cut])
+        line = self._line = self._heads.line(data[pos:cut])
         raw = data[cut + 2 : at + 2]
         # A client's block repeats from request to request; comparing 1 KiB costs 30 ns where
         # parsing it costs 10 us.
@@ -343,7 +366,6 @@ class Http1Server(_Output):
 
     def _begin(self, line: RequestLine, block: HeaderBlock) -> None:
         self.requests += 1
-        self._line = line
         self._block = block
         self._close = block.close or self.draining
         self._skip = False
@@ -415,7 +437,7 @@ class Http1Server(_Output):
         if sink is not None:
             sink.request_aborted(error)
         else:
-            self.should_close = True
+            self._shut()
 
     def _body_complete(self) -> None:
         self.state = _WAIT
@@ -428,7 +450,6 @@ class Http1Server(_Output):
     def _malformed(self, error: WireError) -> None:
         self.state = _CLOSED
         self._buffer.clear()
-        self._line = None
         self._handler.request_malformed(self, error)
         self.should_close = True
 
@@ -455,7 +476,8 @@ class Http1Server(_Output):
 
     def send_head(self, head: ResponseHead, *, close: bool = False) -> None:
         self._answering = True
-        self._close = self._close or close
+        if close or self.draining or (self.state is _BODY and self.awaits_continue):
+            self._close = True
         length = head.length
         self._send_left = length if length >= 0 else CHUNKED
         framing = b"Connection: close\r\n" if self._close else b""
@@ -467,7 +489,7 @@ class Http1Server(_Output):
         if self.state is _TUNNEL:
             self._send(data)
         elif self._send_left == CHUNKED:
-            self._send(_chunk(data))
+            self._send_chunk(data)
         else:
             self._send_left -= len(data)
             self._send(data)
@@ -487,9 +509,8 @@ class Http1Server(_Output):
         if self._answering:
             self.abort()  # half of another answer is out already
             return
-        self._close = self._close or close
-        if self._block is not None and self._block.expects and self.state is _BODY:
-            self._close = True  # the client may or may not send the body now: nobody can tell
+        if close or self.draining or (self.state is _BODY and self.awaits_continue):
+            self._close = True
         body = b"" if self._line is not None and self._line.method == "HEAD" else reply.body
         self._send(
             b"HTTP/1.1 %d %b\r\n%b%b\r\n%b"
@@ -511,6 +532,7 @@ class Http1Server(_Output):
         if self.state is _WAIT:
             self._cycle()
         elif self.state is _BODY:
+            self.reading_paused = False  # whoever held the body back wants no more of it
             left = self._left if self._chunks is None else 0
             if self._close or left > SKIP_LIMIT:
                 self._shut()
@@ -522,19 +544,22 @@ class Http1Server(_Output):
         self.linger = self.linger or self.state is _BODY
         self.state = _CLOSED
         self.should_close = True
+        self.reading_paused = False
         self._sink = None
         self._buffer.clear()
+        self._on_output()
 
     def _cycle(self) -> None:
         """Answer and request are both complete: on to the next."""
         self._sink = None
+        self._line = None  # a refusal of the next head must not be framed by this one
         self._block = None
         self.reading_paused = False
         if self._close or self.draining:
             self._shut()
             return
         self.state = _HEAD
-        if not self._consuming:
+        if self._buffer and not self._consuming:
             self._advance()
 
     def start_tunnel(self, head: ResponseHead) -> None:
@@ -560,7 +585,6 @@ class Http1Server(_Output):
         self.draining = True
         if self.state is _HEAD and not self._buffer:
             self._shut()
-            self._on_output()
 
 
 class Http1Client(_Output):
@@ -638,8 +662,9 @@ class Http1Client(_Output):
 
     def send_data(self, data: bytes) -> None:
         if self.state is not _TUNNEL and self._request_chunked:
-            data = _chunk(data)
-        self._send(data)
+            self._send_chunk(data)
+        else:
+            self._send(data)
 
     def send_end(self) -> None:
         if self.state is _TUNNEL:
@@ -672,7 +697,7 @@ class Http1Client(_Output):
         try:
             self._consume(data)
         except (UpstreamProtocolError, ChunkError) as error:
-            self._fail(str(error))
+            self.fail(str(error))
 
     def receive_eof(self) -> None:
         sink, state = self._sink, self.state
@@ -680,15 +705,34 @@ class Http1Client(_Output):
         if sink is not None and (until_close or state is _TUNNEL):
             self._finish(sink)
         else:
-            self._fail("connection closed before the response was complete")
+            self.fail("connection closed before the response was complete")
 
-    def _fail(self, reason: str) -> None:
+    def lost(self) -> None:
+        """The connection is gone without an end of its bytes that could be trusted.
+
+        After ``receive_eof`` this says nothing new. Without it a body that ends with its
+        connection is incomplete: reset, or over TLS cut without close_notify.
+        """
+        if self.state is _TUNNEL:
+            self.receive_eof()
+        else:
+            self.fail("connection lost before the response was complete")
+
+    def fail(self, reason: str) -> None:
+        """Nothing on this connection can be trusted any more; whoever waits for it learns so.
+
+        An idle one is reported released, and not reusable: until its transport is gone it would
+        be given to requests that then fail though they were never sent.
+        """
         sink, self._sink = self._sink, None
+        idle = sink is None and self.state is _HEAD
         self.state = _CLOSED
         self.should_close = True
         self._on_output()
         if sink is not None:
             sink.response_aborted(reason)
+        elif idle:
+            self.on_released()
 
     def _consume(self, data: bytes) -> None:
         pos, end = 0, len(data)
@@ -696,7 +740,7 @@ class Http1Client(_Output):
             sink = self._sink
             if sink is None or self.state is _CLOSED:
                 if self.state is _HEAD:
-                    self._fail("bytes where no response was due")
+                    self.fail("bytes where no response was due")
                 return
             if self.state is _HEAD:
                 at = data.find(b"\r\n\r\n", pos)

@@ -4,6 +4,9 @@ py-spy samples from outside and names native frames too; it is used when it is o
 the interpreter. Without it the worker runs under cProfile, started by a ``sitecustomize`` module
 on its PYTHONPATH: exact call counts, but every call is charged for the counting, so that shares of
 small functions come out too large.
+
+On a busy machine py-spy also samples a worker that is ready to run but has no CPU: one line with a
+surprising share of its own may be where the worker was waiting. ``perf`` counts CPU only.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import os
 import pstats
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -28,15 +32,18 @@ from loadtests.bench.processes import Fleet
 
 _SECONDS = 8.0
 _LEAD = 1.0  # until the load is steady, and again to tell which process carries it
+_SAVING = 5.0
 _TOP = 40
 _HOOK = """\
-import atexit, cProfile, os
-profile = cProfile.Profile()
-profile.enable()
-def save():
-    profile.disable()
-    profile.dump_stats(os.path.join({folder!r}, f"{{os.getpid()}}.prof"))
-atexit.register(save)
+import cProfile, os, signal, sys
+if any("apiguard.runtime.worker" in part for part in sys.orig_argv):
+    profile = cProfile.Profile()
+    def save(number, frame):
+        profile.disable()
+        profile.dump_stats({path!r} + ".part")
+        os.replace({path!r} + ".part", {path!r})
+    signal.signal(signal.SIGUSR2, save)
+    profile.enable()
 """
 
 
@@ -73,33 +80,37 @@ def _sampled(around: Surroundings, folder: Path, program: str) -> list[str]:
 
 
 def _traced(around: Surroundings, folder: Path) -> list[str]:
-    (folder / "sitecustomize.py").write_text(_HOOK.format(folder=str(folder)))
+    profile = folder / "worker.prof"
+    (folder / "sitecustomize.py").write_text(_HOOK.format(path=str(profile)))
+
+    def save(worker: int) -> None:
+        time.sleep(_SECONDS - 2 * _LEAD)
+        # A signal, not the end of the process: a worker ends with its supervisor, at once.
+        os.kill(worker, signal.SIGUSR2)
+        deadline = time.monotonic() + _SAVING
+        while not profile.exists() and time.monotonic() < deadline:
+            time.sleep(_LEAD / 10)
+
     with _python_path(folder):
-        worker = _load(around, folder, lambda _: None)
-    profile = folder / f"{worker}.prof"
+        _load(around, folder, save)
     if not profile.exists():
-        raise CaseError("the worker left no profile: it did not end in an orderly way")
+        raise CaseError("the worker wrote no profile")
     text = folder / "functions.txt"
     with text.open("w") as sink:
         pstats.Stats(str(profile), stream=sink).sort_stats("tottime").print_stats(_TOP)
     return [f"profile in {profile} (python -m pstats)", *text.read_text().splitlines()]
 
 
-def _load(around: Surroundings, folder: Path, meanwhile: Callable[[int], None]) -> int:
-    """Send the first case's traffic through a guard while ``meanwhile(worker)`` runs.
-
-    Returns the worker's process id, once everything has ended.
-    """
+def _load(around: Surroundings, folder: Path, meanwhile: Callable[[int], None]) -> None:
+    """Send the first case's traffic through a guard while ``meanwhile(worker)`` runs."""
     row = PROXIED_TLS.rows[0]
-    workers: list[int] = []
     with Fleet(folder) as fleet:
         setting = interleave.surround(PROXIED_TLS, around, fleet)
         running = row.peer.start(setting)
 
         def watch() -> None:
             time.sleep(_LEAD)
-            workers.append(procfs.busiest(running.process, _LEAD))
-            meanwhile(workers[0])
+            meanwhile(procfs.busiest(running.process, _LEAD))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -108,7 +119,6 @@ def _load(around: Surroundings, folder: Path, meanwhile: Callable[[int], None]) 
             interleave.window(replace(spec, seconds=_SECONDS), setting.cpus)
         finally:
             watcher.join()
-    return workers[0]
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class RealApiServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.port, etcd, peer = _free_ports(3)
+        self.port, etcd, peer = free_ports(3)
         self.tokens_file = folder / "tokens.csv"
         self.tokens_file.write_text(TOKENS)
         self.ca_file = folder / "certs" / "apiserver.crt"
@@ -117,7 +117,7 @@ class RealApiServer:
             )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports the kernel just gave out; all held at once, so that they differ."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(sock.getsockname()[1]) for sock in sockets]

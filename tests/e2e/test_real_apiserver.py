@@ -22,24 +22,16 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 @pytest.fixture(scope="module")
-def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealApiServer]:
-    server = RealApiServer(tmp_path_factory.mktemp("apiserver"))
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.close()
-
-
-@pytest.fixture(scope="module")
-def guard(apiserver: RealApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+def guard(
+    real_apiserver: RealApiServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guard]:
     folder: Path = tmp_path_factory.mktemp("guard")
-    made = Guard(folder, apiserver.url)
+    made = Guard(folder, real_apiserver.url)
     made.settings["upstream"] |= {
-        "caFile": str(apiserver.ca_file),
+        "caFile": str(real_apiserver.ca_file),
         "serverName": "kubernetes.default.svc",
     }
-    made.settings["identity"] = {"staticTokensFile": str(apiserver.tokens_file)}
+    made.settings["identity"] = {"staticTokensFile": str(real_apiserver.tokens_file)}
     made.start()
     yield made
     made.close()

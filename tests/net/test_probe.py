@@ -74,18 +74,18 @@ async def test_a_server_that_comes_and_goes_is_noticed_by_rise_and_fall(client: 
             turns.append(server.health.verdict.fit)
 
     prober = Prober([f"http://127.0.0.1:{port}"], client, changed)
-    assert not prober.any_usable
-    await prober.round()
-    assert not prober.any_usable
-    async with Answering(READY).on(port):
-        for _ in range(RISE):
-            assert not prober.any_usable
+    usable = [prober.any_usable]
+
+    async def rounds(count: int) -> None:
+        for _ in range(count):
             await prober.round()
-        assert prober.any_usable
-    for _ in range(FALL):
-        assert prober.any_usable
-        await prober.round()
-    assert not prober.any_usable
+            usable.append(prober.any_usable)
+
+    await rounds(1)
+    async with Answering(READY).on(port):
+        await rounds(RISE)
+    await rounds(FALL)
+    assert usable == [False] * 2 + [False] * (RISE - 1) + [True] * FALL + [False]
     assert turns == [False, True, False]
     assert prober.servers[0].health.verdict.condition is Condition.SILENT
 

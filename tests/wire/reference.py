@@ -13,44 +13,44 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _TRAILER = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n")
 
 
-class Invalid(Exception):
+class InvalidError(Exception):
     """The input can never become valid."""
 
 
-class Incomplete(Exception):
+class IncompleteError(Exception):
     """The input ends too early, and nothing in it is wrong so far."""
 
 
 def dechunk(data: bytes) -> tuple[bytes, int]:
     """Body and length of the chunked body that ``data`` begins with.
 
-    Raises Invalid or Incomplete; an error in a line that has no end yet may count as either.
+    Raises InvalidError or IncompleteError; an error in a line without its end may count as either.
     """
     body, pos = b"", 0
     while True:
         line, pos = _line(data, pos)
         match = _SIZE_LINE.fullmatch(line)
         if match is None or len(line) > 4096:
-            raise Invalid
+            raise InvalidError
         size = int(match[1], 16)
         if size == 0:
             return body, _trailers(data, pos)
         if len(data) < pos + size:
-            raise Incomplete
+            raise IncompleteError
         body += data[pos : pos + size]
         pos += size
         end = data[pos : pos + 2]
         if end not in (b"", b"\r", b"\r\n"):
-            raise Invalid
+            raise InvalidError
         if len(end) < 2:
-            raise Incomplete
+            raise IncompleteError
         pos += 2
 
 
 def _line(data: bytes, pos: int) -> tuple[bytes, int]:
     at = data.find(b"\n", pos)
     if at < 0:
-        raise Incomplete
+        raise IncompleteError
     return data[pos : at + 1], at + 1
 
 
@@ -60,7 +60,7 @@ def _trailers(data: bytes, pos: int) -> int:
         if line == b"\r\n":
             return pos
         if not _TRAILER.fullmatch(line):
-            raise Invalid
+            raise InvalidError
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Message:
 def read_responses(data: bytes, *methods: str, closed: bool = False) -> list[Message]:
     """The answers to requests by ``methods``, in order; ``closed``: nothing follows ``data``.
 
-    Raises Invalid where a client would choke, also for bytes after the last answer.
+    Raises InvalidError where a client would choke, also for bytes after the last answer.
     """
     answers: list[Message] = []
     pos = 0
@@ -108,12 +108,12 @@ def read_responses(data: bytes, *methods: str, closed: bool = False) -> list[Mes
         while True:
             if data.find(b"\r\n\r\n", pos) < 0:
                 if pos != len(data):
-                    raise Incomplete
+                    raise IncompleteError
                 return answers
             message, pos = _head(data, pos)
             if 100 <= message.status < 200 and message.status != 101:
                 if {b"content-length", b"transfer-encoding"} & message.names:
-                    raise Invalid
+                    raise InvalidError
                 interim.append(message)
                 continue
             break
@@ -121,7 +121,7 @@ def read_responses(data: bytes, *methods: str, closed: bool = False) -> list[Mes
         pos = _response_body(message, method, data, pos, closed=closed)
         answers.append(message)
     if pos != len(data):
-        raise Invalid
+        raise InvalidError
     return answers
 
 
@@ -139,13 +139,13 @@ def read_requests(data: bytes) -> list[Message]:
 def _head(data: bytes, pos: int) -> tuple[Message, int]:
     at = data.find(b"\r\n\r\n", pos)
     if at < 0:
-        raise Incomplete
+        raise IncompleteError
     first, *lines = data[pos:at].split(b"\r\n")
     fields = []
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not re.fullmatch(_TOKEN, name) or b"\n" in value or b"\r" in value:
-            raise Invalid
+            raise InvalidError
         fields.append((name, value.strip(b" \t")))
     return Message(first, fields), at + 4
 
@@ -154,11 +154,11 @@ def _framed_body(message: Message, data: bytes, pos: int) -> int:
     """By length or chunks; RFC 9112 section 6.3. No body without either."""
     lengths, codings = message.values(b"content-length"), message.values(b"transfer-encoding")
     if len(lengths) + len(codings) > 1 or codings not in ([], [b"chunked"]):
-        raise Invalid
+        raise InvalidError
     if codings:
         try:
             message.body, size = dechunk(data[pos:])
-        except Incomplete:
+        except IncompleteError:
             message.body, message.ended = _chunks_so_far(data[pos:]), False
             return len(data)
         return pos + size
@@ -184,7 +184,7 @@ def _response_body(message: Message, method: str, data: bytes, pos: int, *, clos
         message.ended = closed
         return len(data)
     if message.status == 204 and {b"content-length", b"transfer-encoding"} & message.names:
-        raise Invalid
+        raise InvalidError
     if method == "HEAD" or message.status in (204, 304):
         return pos
     if message.values(b"content-length") or message.values(b"transfer-encoding"):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from unittest.mock import create_autospec
 
 import aiohttp
 import pytest
+from aiohttp.abc import AbstractStreamWriter
 
 from apiguard.demo.apiserver import ApiServerOptions, EmbeddedApiServer
 from apiguard.demo.encoding import Object
+from apiguard.demo.options import parse_watch_options
+from apiguard.demo.representations import PLAIN
 from apiguard.demo.resources import PODS
+from apiguard.demo.target import Query
+from apiguard.demo.watchstream import Watch, WatchStream
 
 from .raw import ask
 
@@ -203,3 +209,30 @@ async def test_history_is_bounded() -> None:
             assert (await stream.next())["object"]["code"] == 410
     finally:
         await server.stop()
+
+
+class ClosedTransport(asyncio.WriteTransport):
+    """As uvloop's after the peer reset it: still held by a watch, raising on write."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+
+async def test_a_watch_whose_client_vanished_ends_and_disturbs_nobody(
+    open_server: EmbeddedApiServer,
+) -> None:
+    open_server.create(PODS, pod("a"), "default")
+    options = parse_watch_options(PODS, Query("resourceVersion=0"), prefix=False)
+    stream = WatchStream(
+        Watch(PODS, "", options, PLAIN, 60.0),
+        open_server.store,
+        open_server.hubs[PODS],
+        create_autospec(AbstractStreamWriter),
+        ClosedTransport(),
+        lambda: 0.0,
+    )
+    await asyncio.wait_for(stream.run(), 5)
+    assert open_server.watchers == 0

@@ -7,6 +7,7 @@ complete only where its framing proves it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -16,7 +17,7 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes close() send a reset."""
 
 
-class BrokenResponse(Exception):
+class BrokenResponseError(Exception):
     """The connection ended before the response was complete. ``partial`` is the body so far."""
 
     def __init__(self, partial: bytes = b"", status: int = 0) -> None:
@@ -25,9 +26,13 @@ class BrokenResponse(Exception):
         self.status = status
 
 
+OPENED: list[Client] = []
+"""Clients of the running test, which its end resets if a failure left them open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
-    """``lines`` are the header lines as received, ``line`` the status line; neither has its CRLF."""
+    """``line`` is the status line, ``lines`` the header lines, as received without their CRLF."""
 
     line: bytes
     lines: tuple[bytes, ...]
@@ -53,6 +58,7 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        OPENED.append(self)
 
     @classmethod
     async def open(
@@ -110,7 +116,7 @@ class Client:
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, OSError) as error:
-            raise BrokenResponse from error
+            raise BrokenResponseError from error
         line, *lines = raw[:-4].split(b"\r\n")
         return Response(line, tuple(lines), b"")
 
@@ -120,7 +126,7 @@ class Client:
             size = int((await self.reader.readuntil(b"\r\n"))[:-2], 16)
             return (await self.reader.readexactly(size + 2))[:-2]
         except (asyncio.IncompleteReadError, OSError) as error:
-            raise BrokenResponse from error
+            raise BrokenResponseError from error
 
     async def _body(self, head: Response, method: str) -> bytes:
         if method == "HEAD" or head.status in (204, 304):
@@ -132,17 +138,17 @@ class Client:
         try:
             return await self.reader.readexactly(int(length))
         except asyncio.IncompleteReadError as error:
-            raise BrokenResponse(error.partial, head.status) from error
+            raise BrokenResponseError(error.partial, head.status) from error
         except OSError as error:
-            raise BrokenResponse(b"", head.status) from error
+            raise BrokenResponseError(b"", head.status) from error
 
     async def _chunks(self, head: Response) -> bytes:
         pieces: list[bytes] = []
         try:
             while piece := await self.chunk():
                 pieces.append(piece)
-        except BrokenResponse as error:
-            raise BrokenResponse(b"".join(pieces), head.status) from error
+        except BrokenResponseError as error:
+            raise BrokenResponseError(b"".join(pieces), head.status) from error
         return b"".join(pieces)
 
     async def ended(self, within: float = 10.0) -> bytes:
@@ -158,16 +164,15 @@ class Client:
 
     def reset(self) -> None:
         """Leaves without a word: RST."""
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.writer.transport.abort()
+        if not self.writer.is_closing():
+            sock = self.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.writer.transport.abort()
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with contextlib.suppress(OSError):  # it was gone already
             await self.writer.wait_closed()
-        except OSError:
-            pass  # it was gone already
 
 
 def request(
@@ -180,7 +185,7 @@ def request(
     """One request; ``headers`` are whole lines with their CRLF."""
     length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
     return (
-        f"{method} {target} HTTP/1.1\r\nHost: guard\r\nUser-Agent: test/1\r\n".encode()
+        f"{method} {target} HTTP/1.1\r\nHost: guard\r\n".encode()
         + headers
         + length
         + b"\r\n"

@@ -18,6 +18,7 @@ import uvloop
 from apiguard.runtime import traffic
 from tests.conftest import Certificates
 
+from .client import OPENED
 from .faults import FaultProxy
 from .guard import Guard, client_context, upstream_server_context
 from .upstreams import EchoUpstream, Script, Upstream
@@ -61,6 +62,10 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
     loop.set_exception_handler(lambda _, context: failures.append(context))
     async with AsyncExitStack() as stack:
         yield stack
+        while OPENED:
+            OPENED.pop().reset()
+    for _ in range(50):  # closed transports leave their loop in a few turns
+        await asyncio.sleep(0)
     assert not failures, failures
 
 

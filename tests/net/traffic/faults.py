@@ -11,6 +11,7 @@ import enum
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from .client import RESET
 
@@ -44,14 +45,14 @@ NONE = Fault()
 class FaultProxy:
     """Listens on a port of the kernel's choice and connects each client to ``port``.
 
-    ``fault`` is read when a connection is accepted.
+    ``fault`` is asked when a connection is accepted; ``links`` are those there are.
     """
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
         self._server: asyncio.Server | None = None
         self.fault: Callable[[], Fault] = lambda: NONE
-        self.links: set[_Side] = set()
+        self.links: set[Link] = set()
         self.accepted = 0
         self.port = 0
 
@@ -63,122 +64,153 @@ class FaultProxy:
 
     def _accept(self) -> _Side:
         self.accepted += 1
-        fault = self.fault()
-        near, far = _Side(self, fault, fault.cut_up), _Side(self, fault, fault.cut_down)
-        near.other, far.other = far, near
-        near.target = self._target
-        return near
+        return Link(self, self.fault()).near
 
     def end_all(self, end: End) -> None:
-        """Does ``end`` to every connection there is."""
-        for side in tuple(self.links):
-            side.end(end)
+        """Does ``end`` to every connection there is, in the direction of responses."""
+        for link in tuple(self.links):
+            link.end(link.far, end)
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for side in tuple(self.links):
-            side.abort()
+        for link in tuple(self.links):
+            link.end(link.near, End.RESET)
+            await asyncio.gather(*link.connecting, return_exceptions=True)
 
 
-class _Side(asyncio.Protocol):
-    """One of the two connections of a link; reads from it, writes to ``other``."""
+class Link:
+    """A client's connection and the one to the target. Nothing flows before both are there."""
 
-    other: _Side
-
-    def __init__(self, proxy: FaultProxy, fault: Fault, left: int | None) -> None:
+    def __init__(self, proxy: FaultProxy, fault: Fault) -> None:
         self._proxy = proxy
-        self._fault = fault
-        self._left = left  # bytes read here that may still pass
-        self._held: list[bytes] = []  # read before the other side was connected
-        self._transport: asyncio.Transport | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._cut = False
-        self.target = 0
+        self.latency = fault.latency
+        self._end = fault.end
+        self.near = _Side(self, fault.cut_up)
+        self.far = _Side(self, fault.cut_down)
+        self.connecting: list[asyncio.Task[None]] = []
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+    def side_made(self, side: _Side) -> None:
         self._proxy.links.add(self)
-        if self.target:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        for data in self.other._held:
-            self.other._forward(data)
-        self.other._held.clear()
-        self._check()
+        if side is self.near:
+            self.connecting.append(asyncio.get_running_loop().create_task(self._connect()))
+            return
+        if self.near.transport.is_closing():
+            side.transport.abort()
+            return
+        self.near.start()
+        self.far.start()
 
     async def _connect(self) -> None:
         try:
             await asyncio.get_running_loop().create_connection(
-                lambda: self.other, "127.0.0.1", self.target
+                lambda: self.far, "127.0.0.1", self._proxy.target
             )
         except OSError:
-            self.abort()
+            self.near.transport.abort()
+
+    def side_lost(self, side: _Side, exc: Exception | None) -> None:
+        other = self.other(side)
+        if other.gone:
+            self._proxy.links.discard(self)
+        elif side.swallows and self._end is End.BLACK_HOLE:
+            pass  # nobody learns of it
+        elif exc is not None:
+            other.reset()
+        else:
+            other.transport.close()
+
+    def other(self, side: _Side) -> _Side:
+        return self.far if side is self.near else self.near
+
+    def cut(self, side: _Side) -> None:
+        self.end(side, self._end)
+
+    def end(self, side: _Side, end: End) -> None:
+        """``end`` happens to what flows from ``side`` to the other."""
+        side.swallows = True
+        other = self.other(side)
+        if end is End.HALF:
+            if not other.gone:
+                other.end_of_file()
+        elif end is not End.BLACK_HOLE:
+            for each in (other, side):
+                if end is End.RESET:
+                    each.reset()
+                elif not each.gone:
+                    each.transport.close()
+
+
+class _Side(asyncio.Protocol):
+    """One of the two connections of a link; ``left`` bytes read from it may still pass."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, link: Link, left: int | None) -> None:
+        self._link = link
+        self._left = left
+        self._held: list[bytes] | None = []  # read before the other side was there
+        self.swallows = False
+        self.gone = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.gone = False
+        self._link.side_made(self)
+
+    def start(self) -> None:
+        held, self._held = self._held, None
+        for data in held or ():
+            self.data_received(data)
+        self.check()
 
     def data_received(self, data: bytes) -> None:
-        if self.other._transport is None:
+        if self._held is not None:
             self._held.append(data)
-        else:
-            self._forward(data)
-
-    def _forward(self, data: bytes) -> None:
-        if self._cut:
+            return
+        if self.swallows:
             return
         if self._left is not None:
             data = data[: self._left]
             self._left -= len(data)
-        if self._fault.latency:
-            asyncio.get_running_loop().call_later(self._fault.latency, self._pass_on, data)
+        if self._link.latency:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._link.latency, self._pass_on, data)
         else:
             self._pass_on(data)
 
     def _pass_on(self, data: bytes) -> None:
-        target = self.other._transport
-        if target is not None and not target.is_closing() and data:
-            target.write(data)
-        self._check()
+        other = self._link.other(self)
+        if not other.gone and not other.transport.is_closing() and not self.swallows:
+            other.transport.write(data)
+        self.check()
 
-    def _check(self) -> None:
-        if self._left == 0 and not self._cut:
-            self._cut = True
-            self.end(self._fault.end)
-
-    def end(self, end: End) -> None:
-        """``end`` happens to what flows from here to the other side."""
-        if end is End.BLACK_HOLE:
-            self._cut = True
-        elif end is End.HALF:
-            if self.other._transport is not None:
-                self.other._transport.write_eof()
-        elif end is End.FIN:
-            for side in (self, self.other):
-                if side._transport is not None:
-                    side._transport.close()
-        else:
-            for side in (self, self.other):
-                side.reset()
+    def check(self) -> None:
+        """Cuts if all has passed that may."""
+        if self._left == 0 and not self.swallows:
+            self._link.cut(self)
 
     def reset(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            sock = self._transport.get_extra_info("socket")
+        if not self.gone and not self.transport.is_closing():
+            sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._transport.abort()
+            self.transport.abort()
 
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+    def end_of_file(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write_eof()
 
     def eof_received(self) -> bool:
-        other = self.other._transport
-        if not self._cut and other is not None and not other.is_closing():
-            other.write_eof()
+        other = self._link.other(self)
+        if (
+            not self.swallows
+            and self._held is None
+            and not other.gone
+            and not other.transport.is_closing()
+        ):
+            other.transport.write_eof()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._proxy.links.discard(self)
-        if self._cut:
-            return
-        if exc is not None:
-            self.other.reset()
-        elif self.other._transport is not None:
-            self.other._transport.close()
+        self.gone = True
+        self._link.side_lost(self, exc)

@@ -95,16 +95,16 @@ async def test_all_pass_one_after_the_other_over_one_connection_with_tls_on_both
     certificates: Certificates,
     upstream_tls: ssl.SSLContext,
 ) -> None:
-    exchanges = {name: recorded(name) for name in NAMES}
-    current = ""
+    exchanges = [recorded(name) for name in NAMES]
+    responses = iter([response for _, response in exchanges])
 
     async def replay(connection: Connection, _: Received) -> None:
-        connection.send(exchanges[current][1].replace(b"Connection: close\r\n", b""))
+        connection.send(next(responses).replace(b"Connection: close\r\n", b""))
 
     server = await upstream(replay, tls=upstream_tls)
     started = await guard(server.url, certificates=certificates, authority=certificates)
     client = await Client.open(started.port, started.client_tls)
-    for current, (request, response) in exchanges.items():
+    for request, response in exchanges:
         keeping = request.replace(b"Connection: close\r\n", b"")
         client.send(keeping)
         answer = await client.response(request.split(b" ")[0].decode())

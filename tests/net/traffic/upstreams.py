@@ -14,6 +14,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 from .client import RESET
 
@@ -116,6 +117,7 @@ class Upstream:
         self.requests: list[Received] = []
         self.open: list[Connection] = []
         self.accepted = 0
+        self.busy = 0  # scripts running
         self.port = 0
         self.scheme = "http"
 
@@ -148,7 +150,11 @@ class Upstream:
         try:
             while (received := await read()) is not None:
                 self.requests.append(received)
-                await self._script(connection, received)
+                self.busy += 1
+                try:
+                    await self._script(connection, received)
+                finally:
+                    self.busy -= 1
         except (OSError, asyncio.IncompleteReadError):
             pass  # the guard left: what a test is about, or no matter
         finally:
@@ -238,8 +244,7 @@ class _EchoConnection(asyncio.Protocol):
         self._busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._upstream.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ TOKENS = {
 }
 
 
+@functools.cache
 def policy_of(text: str) -> Policy:
     return compile_policy(text, "policy.yaml")
 

@@ -72,11 +72,13 @@ class Driver:
         allowed = candidates(self.endpoints, self.now)
         drained = [e for e in self.endpoints if e.drained]
         plan = self.pool.plan(self.now)
+        # An attempt at a failing endpoint takes it out of the candidates: what comes after it in
+        # the same plan goes to those that are left.
+        allowed += candidates(self.endpoints, self.now)
         for job, connection in plan.assign:
             self.waiting.remove(job)
             self._runs(job, connection, allowed)
         for opening in plan.open:
-            # Within one plan an attempt at a failing endpoint takes it out of the candidates.
             assert opening.endpoint not in drained
             assert opening.endpoint in allowed
         self.openings.extend(plan.open)
@@ -258,13 +260,48 @@ def test_exempt_requests_pass_when_ordinary_ones_fill_their_ceiling(driver: Driv
 
 
 def test_a_long_request_at_the_ceiling_is_refused_and_not_kept_waiting(driver: Driver) -> None:
-    for _ in range(LIMITS.long):
-        driver.submit(Kind.PLAIN, Lane.LONG)
-    assert driver.submit(Kind.FRONT_PROXY, Lane.LONG) is Verdict.QUEUED
-    for _ in range(LIMITS.long):
+    """Also while the connections of those before it are still being opened."""
+    for kind in (Kind.PLAIN, Kind.FRONT_PROXY) * (LIMITS.long // 2):
+        assert driver.submit(kind, Lane.LONG) is Verdict.QUEUED
+    assert driver.submit(Kind.PLAIN, Lane.LONG) is Verdict.FULL
+    while driver.openings:
         driver.open()
-    driver.pool.withdraw(driver.waiting[0], Kind.FRONT_PROXY, Lane.LONG)
     assert driver.submit(Kind.FRONT_PROXY, Lane.LONG) is Verdict.FULL
+
+
+def test_waiting_requests_are_served_first_come_first_served(driver: Driver) -> None:
+    connection, *_ = fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    for _ in range(3):
+        assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is Verdict.QUEUED
+    expected = [job.number for job in driver.waiting]
+    served = []
+    for _ in range(3):
+        driver.release(connection)
+        served.append(driver.running[connection].number)
+    assert served == expected
+
+
+def test_a_full_queue_refuses(driver: Driver) -> None:
+    fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    verdicts = [driver.submit(kind, Lane.ORDINARY) for kind in Kind for _ in range(4)]
+    assert verdicts == [Verdict.QUEUED] * LIMITS.waiting + [Verdict.FULL] * 2
+
+
+def test_a_connection_opened_for_a_job_that_left_stays_for_the_next(driver: Driver) -> None:
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.pool.withdraw(driver.waiting.pop(), Kind.PLAIN, Lane.ORDINARY)
+    connection = driver.open()
+    assert driver.submit(Kind.FRONT_PROXY, Lane.ORDINARY) is Verdict.QUEUED
+    assert driver.submit(Kind.PLAIN, Lane.EXEMPT) is connection
+
+
+def test_connections_idle_for_long_are_given_back_and_younger_ones_kept(driver: Driver) -> None:
+    old, young = fill(driver, Kind.PLAIN, 2)
+    driver.release(old)
+    driver.now += 4
+    driver.release(young)
+    assert driver.pool.idle_since(driver.now - 3) == [old]
+    assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is young
 
 
 def test_a_request_that_meets_a_failing_server_does_not_wait_for_it() -> None:

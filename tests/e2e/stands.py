@@ -1,0 +1,251 @@
+"""A stand: one API server, a guard before it over TLS, and a kubeconfig that reaches both."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import yaml
+
+from tests.conftest import Certificates
+from tests.e2e.guard import Guard, until
+from tests.e2e.real import TOKENS
+
+KUBECTL = Path(sys.executable).with_name("kubectl")
+SERVER_NAME = "kubernetes.default.svc"
+ADMIN, VIEWER = "admin-token", "viewer-token"
+COMMAND_SECONDS = 60.0  # for one kubectl command on a busy machine
+
+
+class ApiServer(Protocol):
+    """What a guard can be put before: its address, its authority, and its static tokens."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def ca_file(self) -> Path: ...
+
+    @property
+    def tokens_file(self) -> Path: ...
+
+
+class EmbeddedProcess:
+    """The embedded API server with a small, changing cluster, as a process of its own."""
+
+    def __init__(self, folder: Path, certificates: Certificates) -> None:
+        self.tokens_file = folder / "tokens.csv"
+        self.tokens_file.write_text(TOKENS)
+        self.ca_file = certificates.authority
+        certificate, key = certificates.server
+        log = folder / "apiserver.log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "apiguard.demo.apiserver", "--port", "0"),
+                    *("--cert", str(certificate), "--key", str(key)),
+                    *("--tokens", str(self.tokens_file)),
+                    *("--nodes", "3", "--pods", "20", "--updates", "5"),
+                ],
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            self.url = until("the embedded API server listens", lambda: self._said(log))
+        except BaseException:
+            self.close()
+            raise
+
+    def _said(self, log: Path) -> str:
+        text = log.read_text()
+        assert self._process.poll() is None, text
+        return text.partition("listening on ")[2].partition("\n")[0]
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back; header names in lower case, in the order received."""
+
+    code: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """Values of that field, joined."""
+        return ", ".join(value for found, value in self.headers if found == name)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to the API: straight to the server, or through the guard."""
+
+    name: str
+    address: tuple[str, int]
+    tls: ssl.SSLContext = field(repr=False)
+    authority: Path
+
+    @property
+    def url(self) -> str:
+        return "https://{}:{}".format(*self.address)
+
+    def connect(self, seconds: float = COMMAND_SECONDS) -> http.client.HTTPSConnection:
+        """Not connected yet; the caller closes it."""
+        return http.client.HTTPSConnection(*self.address, timeout=seconds, context=self.tls)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        token: str = ADMIN,
+    ) -> Reply:
+        """One request with a bearer token on a connection of its own."""
+        connection = self.connect()
+        try:
+            sent = {"Authorization": f"Bearer {token}", **(headers or {})}
+            connection.request(method, target, body=body, headers=sent)
+            answer = connection.getresponse()
+            got = tuple((name.lower(), value) for name, value in answer.getheaders())
+            return Reply(answer.status, got, answer.read())
+        finally:
+            connection.close()
+
+    def send(self, method: str, target: str, document: object, **headers: str) -> Reply:
+        """One request with a JSON body."""
+        sent = {"Content-Type": "application/json", **headers}
+        return self.ask(method, target, sent, json.dumps(document).encode())
+
+
+class Stand:
+    """``guarded`` and ``direct`` lead to the same cluster; ``kubectl`` goes through the guard."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        server: ApiServer,
+        certificates: Certificates,
+        policy: str = "",
+    ) -> None:
+        self.name = name
+        self.server = server
+        self._folder = folder
+        self.guard = Guard(folder, server.url)
+        certificate, key = certificates.server
+        self.guard.settings["listen"]["tls"] = {"certFile": str(certificate), "keyFile": str(key)}
+        self.guard.settings["upstream"] |= {
+            "caFile": str(server.ca_file),
+            "serverName": SERVER_NAME,
+        }
+        if policy:
+            self.guard.write_policy(policy)
+        self.guard.settings["identity"] = {"staticTokensFile": str(server.tokens_file)}
+        try:
+            self.guard.start()
+            self.guarded = _way("guarded", self.guard.address, certificates.authority)
+            parts = urlsplit(server.url)
+            assert parts.hostname is not None
+            assert parts.port is not None
+            self.direct = _way("direct", (parts.hostname, parts.port), server.ca_file)
+            self.kubeconfig = folder / "kubeconfig"
+            self.kubeconfig.write_text(yaml.safe_dump(kubeconfig(self.guarded, self.direct)))
+        except BaseException:
+            self.guard.close()
+            raise
+
+    def close(self) -> None:
+        self.guard.close()
+
+    def namespace(self, name: str) -> str:
+        """A namespace of the test's own."""
+        made = self.direct.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        assert made.code == 201, made.body
+        return name
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of kubectl through the guard."""
+        return [
+            str(KUBECTL),
+            f"--kubeconfig={self.kubeconfig}",
+            f"--cache-dir={self._folder / 'cache'}",
+            *arguments,
+        ]
+
+    def kubectl(
+        self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
+    ) -> str:
+        """What it printed; fails when it fails."""
+        done = self.try_kubectl(arguments, stdin, environment)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done.stdout
+
+    def try_kubectl(
+        self,
+        arguments: Sequence[str],
+        stdin: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """As ``kubectl``, for commands that may fail."""
+        return subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+            env={**os.environ, **(environment or {})},
+        )
+
+
+def _way(name: str, address: tuple[str, int], authority: Path) -> Way:
+    tls = ssl.create_default_context(cafile=str(authority))
+    # What kube-apiserver makes for itself is signed by a certificate beside it in the file;
+    # it names loopback, so the name is checked as usual.
+    return Way(name, address, tls, authority)
+
+
+def kubeconfig(guarded: Way, direct: Way) -> dict[str, object]:
+    """Contexts ``admin`` and ``viewer`` through the guard, ``direct`` past it."""
+    contexts = (("admin", guarded, "admin"), ("viewer", guarded, "viewer"))
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": way.name,
+                "cluster": {"server": way.url, "certificate-authority": str(way.authority)},
+            }
+            for way in (guarded, direct)
+        ],
+        "users": [
+            {"name": "admin", "user": {"token": ADMIN}},
+            {"name": "viewer", "user": {"token": VIEWER}},
+        ],
+        "contexts": [
+            {"name": name, "context": {"cluster": way.name, "user": user}}
+            for name, way, user in (*contexts, ("direct", direct, "admin"))
+        ],
+        "current-context": "admin",
+    }
