@@ -70,11 +70,13 @@ class Driver:
 
     def plan(self) -> None:
         allowed = candidates(self.endpoints, self.now)
+        usable = [e for e in self.endpoints if e.usable(self.now)]
         drained = [e for e in self.endpoints if e.drained]
         plan = self.pool.plan(self.now)
-        # An attempt at a failing endpoint takes it out of the candidates: what comes after it in
-        # the same plan goes to those that are left.
-        allowed += candidates(self.endpoints, self.now)
+        if any(not opening.counted for opening in plan.open):
+            # An attempt at a failing endpoint takes it out of the candidates: what comes after it
+            # in the same plan goes to whichever are left.
+            allowed = usable
         for job, connection in plan.assign:
             self.waiting.remove(job)
             self._runs(job, connection, allowed)
