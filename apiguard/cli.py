@@ -55,9 +55,9 @@ def main() -> None:
 
     \b
     Try it without a cluster:      apiguard demo
-    Check files before using them: apiguard check config.yaml policy.yaml
-    Ask what a request would meet: apiguard explain GET /api/v1/pods --policy policy.yaml
-    Run it:                        apiguard serve --config config.yaml
+    Check files before using them: apiguard check config/guard.yaml config/policy.yaml
+    Ask what a request would meet: apiguard explain GET /api/v1/pods --policy config/policy.yaml
+    Run it:                        apiguard serve --config config/guard.yaml
     """
 
 
@@ -71,7 +71,7 @@ def serve(path: str) -> None:
 
     \b
     Example:
-      apiguard serve --config /etc/apiguard/config.yaml
+      apiguard serve --config /etc/apiguard/guard.yaml
     """
     path = str(Path(path).absolute())  # workers resolve paths in the configuration against it
     text, config = _or_exit(lambda: _read_settings(path))
@@ -165,7 +165,7 @@ def check(files: tuple[str, ...]) -> None:
 
     \b
     Examples:
-      apiguard check config/config.yaml config/policy.yaml
+      apiguard check config/guard.yaml config/policy.yaml
       kubectl get configmap policy -o jsonpath='{.data.policy}' | apiguard check -
     """
     failed = False
@@ -233,9 +233,9 @@ def explain(
 
     \b
     Examples:
-      apiguard explain GET '/api/v1/pods?limit=500' --policy policy.yaml --user alice
+      apiguard explain GET '/api/v1/pods?limit=500' --policy config/policy.yaml --user alice
       apiguard explain PUT /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1 \\
-          --config config.yaml --user system:node:n1 --group system:nodes
+          --config config/guard.yaml --user system:node:n1 --group system:nodes
     """
     if (policy_path is None) == (config_path is None):
         raise click.UsageError("name one of --policy and --config")

@@ -226,6 +226,8 @@ def _welcome(workspace: Workspace) -> str:
         f'$(cat {folder}/telemetry-user.token)" \\\n'
         f"      {guard}/api/v1/namespaces/shop/pods; done; echo"
     )
+    # The tests' extra brings kubectl along; a machine's own goes first.
+    path = f'PATH="$PATH:{Path(sys.executable).absolute().parent}"'
     bearer = f'-H "Authorization: Bearer $(cat {workspace.admin_token})"'
     return f"""\
 guard       {guard}    what clients talk to
@@ -234,7 +236,7 @@ API server  https://127.0.0.1:{ports.apiserver}    embedded, with a synthetic cl
 admin token {token}    (also in {workspace.admin_token})
 
 Use the cluster through the guard:
-  export KUBECONFIG={workspace.kubeconfig.absolute()}
+  export KUBECONFIG="{workspace.kubeconfig.absolute()}" {path}
   kubectl get pods -A
   kubectl get pods -n shop -w
   kubectl create configmap hello --from-literal=a=b

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from apiguard.gateway.session import Session
 
 
+_LOOKING_VERBS = frozenset({"head", "options"})
+"""Verbs of non-resource requests that RequestInfo counts as mutating, as kube-apiserver does."""
+
 _ACTING_SUBRESOURCES = frozenset({"attach", "exec", "portforward", "proxy"})
 
 
@@ -321,4 +324,6 @@ class Exchange:
 
 def _acts(info: RequestInfo) -> bool:
     """Whether doing it twice may differ from once: a command in a pod is also started by GET."""
+    if info.verb in _LOOKING_VERBS:
+        return False
     return info.mutating or info.subresource in _ACTING_SUBRESOURCES

@@ -116,17 +116,17 @@ class Session:
     def _refuse(self, stream: ServerStream, refuse: Refuse, now: float) -> None:
         name = refuse.flow.name if refuse.flow is not None else ""
         self.gateway.counters.count(name, refuse.decision, refuse.verb, refuse.reply.status)
-        if refuse.decision == "refused":
-            self._count_refusal(now)
+        self._count_refusal(stream, now)
         stream.send_reply(refuse.reply, close=refuse.close)
 
-    def _count_refusal(self, now: float) -> None:
+    def _count_refusal(self, stream: ServerStream, now: float) -> None:
         if now - self._window >= 1.0:
             self._window = now
             self._refusals = 0
         self._refusals += 1
         if self._refusals > REFUSALS_PER_SECOND:
             self.quiet_until = now + PENALTY_SECONDS
+            stream.hold_requests()
             self.gateway.counters.hit(bounds.REFUSED_TOO_OFTEN)
 
     def representation(self, block: HeaderBlock) -> Representation:

@@ -44,6 +44,7 @@ class Downstream(asyncio.Protocol):
         "_close_at",
         "_mark",
         "_mark_at",
+        "_penalised",
         "_reading",
         "_stall_acked",
         "_stalled_at",
@@ -74,6 +75,7 @@ class Downstream(asyncio.Protocol):
             on_output=self._touch,
         )
         self._reading = True
+        self._penalised = False
         self._mark: Mark = (State.HEAD, False, 0)
         self._mark_at = traffic.clock()
         self._body_mark = 0
@@ -161,6 +163,7 @@ class Downstream(asyncio.Protocol):
             self._transport.close()
         elif not self._close_at:
             self._close_at = self._traffic.clock() + LINGER_SECONDS
+            self._adjust_reading()
 
     def _adjust_reading(self) -> None:
         reading = not self._must_wait()
@@ -177,7 +180,8 @@ class Downstream(asyncio.Protocol):
         if codec.reading_paused or not codec.writable:
             return True
         if self.session.quiet_until:
-            return self._is_quiet()
+            self._sit_out_penalty()
+            return True
         if codec.held:
             limits = self._traffic.config.bounds.connection
             if codec.held_heads >= limits.pipelined_requests:
@@ -190,15 +194,19 @@ class Downstream(asyncio.Protocol):
                 return True
         return False
 
-    def _is_quiet(self) -> bool:
-        """Refused too often: not read until the penalty is over, which a timer sees to."""
-        left = self.session.quiet_until - self._traffic.clock()
-        if left <= 0:
-            self.session.quiet_until = 0.0
-            return False
-        if self._reading:
-            self._traffic.loop.call_later(left + 0.001, self._adjust_reading)
-        return True
+    def _sit_out_penalty(self) -> None:
+        """Refused too often: neither read nor answered until a timer says otherwise."""
+        if not self._penalised:
+            self._penalised = True
+            left = self.session.quiet_until - self._traffic.clock()
+            self._traffic.loop.call_later(max(0.0, left), self._end_penalty)
+
+    def _end_penalty(self) -> None:
+        self._penalised = False
+        self.session.quiet_until = 0.0
+        self.codec.release_requests()
+        self._touch()
+        self._traffic.flush()
 
     # -- deadlines, from the tick ------------------------------------------------------------
 

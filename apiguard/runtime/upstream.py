@@ -119,9 +119,7 @@ class UpstreamConnection(asyncio.Protocol):
         codec = self.codec
         pieces = codec.pieces_to_send()
         if codec.should_close:
-            # Aborting, not closing: what is still unsent belongs to a request given up, and
-            # upstream learns of it at once.
-            self._transport.abort()
+            self._end(pieces)
             return
         if len(pieces) == 1:
             self._transport.write(pieces[0])
@@ -134,6 +132,18 @@ class UpstreamConnection(asyncio.Protocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+    def _end(self, unsent: list[bytes]) -> None:
+        """Aborts, so that upstream learns at once that a request is given up; what is unsent
+        belongs to it. Only a tunnel's last bytes are sent, within the bound for stalled writes.
+        """
+        if not self.codec.linger:
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            self._transport.writelines(unsent)
+            self._transport.close()
+            limit = self._traffic.config.bounds.connection.write_stall_seconds
+            self._traffic.loop.call_later(limit, self._transport.abort)
 
     def close(self) -> None:
         self._transport.close()
@@ -240,7 +250,12 @@ class UpstreamDriver:
         return connection
 
     def _opened(self, opening: Opening, connection: UpstreamConnection) -> None:
-        self.pool.opened(opening, connection, self.traffic.clock())
+        now = self.traffic.clock()
+        if not connection.codec.reusable:
+            # A server that speaks first, or has left again, answers nobody.
+            self.pool.open_failed(opening, "closed as soon as it was opened", now)
+            return
+        self.pool.opened(opening, connection, now)
         if self._outdated(connection):
             self._drop(connection)
 

@@ -134,6 +134,7 @@ class Http1Server(_Output):
         "_head_limit",
         "_heads",
         "_held_heads",
+        "_holding",
         "_last_block",
         "_last_raw",
         "_left",
@@ -177,6 +178,7 @@ class Http1Server(_Output):
         self.writable = True
         self._buffer = bytearray()
         self._held_heads = 0
+        self._holding = False
         self._scanned = 0  # bytes of an incomplete head already looked at
         self._line_end = -1  # where its first line ends
         self._consuming = False
@@ -254,6 +256,14 @@ class Http1Server(_Output):
             else:
                 sink.request_aborted(None)
 
+    def hold_requests(self) -> None:
+        """Take no further request, not even one that is here, until ``release_requests``."""
+        self._holding = True
+
+    def release_requests(self) -> None:
+        self._holding = False
+        self._advance()
+
     def give_up(self, error: WireError) -> None:
         """A deadline passed: answer with ``error`` if that can still be understood, then close."""
         if self.state is _CLOSED:
@@ -269,7 +279,7 @@ class Http1Server(_Output):
 
     def _advance(self) -> None:
         """Reads on in what was held."""
-        if self.state is _WAIT or self._consuming or not self._buffer:
+        if self.state is _WAIT or self._consuming or self._holding or not self._buffer:
             return
         if self.state is _TUNNEL or self.state is _BODY:
             self._drain_buffer()
@@ -300,7 +310,7 @@ class Http1Server(_Output):
     def _keep(self, data: bytes, pos: int) -> None:
         if pos < len(data) and self.state is not _CLOSED:
             self._hold(data[pos:] if pos else data)
-            if self.state is _HEAD:
+            if self.state is _HEAD and not self._holding:
                 self._check_partial()
 
     def _consume(self, data: bytes) -> int:
@@ -312,7 +322,7 @@ class Http1Server(_Output):
                 state = self.state
                 if state is _HEAD:
                     at = data.find(b"\r\n\r\n", pos)
-                    if at < 0:
+                    if at < 0 or self._holding:
                         break
                     self._take_head(data, pos, at)
                     pos = at + 4
@@ -591,6 +601,8 @@ class Http1Client(_Output):
     """The side that faces upstream; is the ClientStream of its current request.
 
     ``reusable`` once a response has ended at a proven message end and nothing else came.
+    ``linger`` asks the runtime to send everything before it closes: a tunnel's client has ended,
+    what it sent before has not.
     """
 
     __slots__ = (
@@ -603,6 +615,7 @@ class Http1Client(_Output):
         "_request_done",
         "_sink",
         "_upgrade",
+        "linger",
         "on_released",
         "reading_paused",
         "should_close",
@@ -616,6 +629,7 @@ class Http1Client(_Output):
         self.on_released = on_released
         self.state = _HEAD
         self.should_close = False
+        self.linger = False
         self._sink: ResponseSink | None = None
         self._buffer = b""
         self._chunks: ChunkedDecoder | None = None
@@ -668,6 +682,7 @@ class Http1Client(_Output):
 
     def send_end(self) -> None:
         if self.state is _TUNNEL:
+            self.linger = True
             self.cancel()
             return
         if self._request_chunked:

@@ -195,6 +195,9 @@ class ServerStream(Protocol):
     def abort(self) -> None:
         """Break the response visibly: the client must not take it for complete."""
 
+    def hold_requests(self) -> None:
+        """Take no further request from this connection until told otherwise."""
+
     def pause_body(self) -> None: ...
 
     def resume_body(self) -> None: ...

@@ -129,6 +129,8 @@ def check_fixed_point(accepted: Accepted) -> None:
     assert request.values(b"connection") == ([b"Upgrade"] if forward.upgrade else [])
     assert request.values(b"upgrade") == ([forward.upgrade] if forward.upgrade else [])
     # A second guard behind the first reads the same request and passes on the same bytes.
+    if len(request.fields) > 256:
+        return  # at its bound the field that the first adds is one too many for the second
     again = Guard()
     again.send(sent)
     assert again.upstream.sent == sent

@@ -96,9 +96,13 @@ async def test_a_burst_at_twenty_times_the_rate_admits_burst_and_rate_and_harms_
     elapsed = loop.time() - began
 
     admitted, allowed = server.seen[b"alice"], BURST + RATE * elapsed
+    # On a busy machine all offenders may be in their penalty at once: then tokens wait for them.
+    (view,) = [v for v in started.gateway.limiter.changed() if "telemetry" in v.id]
+    unclaimed = view.level + RATE * (time.monotonic() - view.at)
     offered = sum(len(each.statuses) for each in offenders)
     print(f"{admitted} of {offered}, {admitted / allowed:.4f} of allowed")  # noqa: T201 - a figure
-    assert 0.98 <= admitted / allowed <= 1.02
+    assert admitted <= allowed * 1.02
+    assert admitted + unclaimed >= allowed * 0.98
     assert offered > 20 * RATE * elapsed * 0.8, "the offenders did offer twenty times the rate"
     assert {status for each in others for status in each.statuses} == {200}
     assert min(len(each.statuses) for each in others) > 10

@@ -135,9 +135,12 @@ class Upstream:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        task = asyncio.get_running_loop().create_task(self._serve(Connection(reader, writer)))
+        connection = Connection(reader, writer)
+        task = asyncio.get_running_loop().create_task(self._serve(connection))
         self._tasks.add(task)
         task.add_done_callback(self._served)
+        # Not in the task itself: one cancelled before its first step runs none of its code.
+        task.add_done_callback(lambda _: connection.close())
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -159,7 +162,6 @@ class Upstream:
             pass  # the guard left: what a test is about, or no matter
         finally:
             self.open.remove(connection)
-            connection.close()
 
     async def close(self) -> None:
         """Stops listening and ends every connection."""

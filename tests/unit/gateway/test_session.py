@@ -357,6 +357,24 @@ def test_a_connection_refused_too_often_within_a_second_is_not_read_for_one() ->
     assert guard.gateway.counters.bounds[bounds.REFUSED_TOO_OFTEN] == 1
 
 
+def test_pipelining_does_not_outrun_the_penalty() -> None:
+    guard = guard_with()
+    guard.send(head(b"GET", BAD) * 100)
+    answered = REFUSALS_PER_SECOND + 1
+    assert len(answers(guard, *["GET"] * answered)) == answered
+    assert guard.server.held_heads == 100 - answered
+    guard.clock.now += PENALTY_SECONDS
+    guard.server.release_requests()
+    assert guard.answered.count(b"HTTP/1.1 429") == 2 * answered
+
+
+def test_more_is_held_during_a_penalty_than_one_head_may_have() -> None:
+    guard = guard_with()
+    guard.send(head(b"GET", BAD) * (REFUSALS_PER_SECOND + 1))
+    guard.send(*[head(b"GET", BAD)] * 2_000)
+    assert b"HTTP/1.1 431" not in guard.answered
+
+
 def test_refusals_spread_over_seconds_cost_no_penalty() -> None:
     guard = guard_with()
     for _ in range(5 * REFUSALS_PER_SECOND):
@@ -372,7 +390,8 @@ def test_refusals_spread_over_seconds_cost_no_penalty() -> None:
 def test_refused_and_forwarded_requests_in_one_stream_are_answered_in_order(seed: int) -> None:
     rng = random.Random(seed)
     guard = guard_with()
-    kinds = [rng.choice(["bad", "good", "both"]) for _ in range(12)]
+    kinds = ["bad"] * REFUSALS_PER_SECOND + ["good"] * 4 + ["both"] * 3
+    rng.shuffle(kinds)
     agents = {"bad": BAD, "good": b"User-Agent: good/1", "both": b"User-Agent: shadow/1"}
     guard.send(b"".join(head(b"GET", agents[k], target=b"/x/%d" % i) for i, k in enumerate(kinds)))
     forwarded = [i for i, kind in enumerate(kinds) if kind != "bad"]

@@ -1,0 +1,229 @@
+"""What a newcomer is told works: README, the demo's own words, ``--help`` and ``config/``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from apiguard.demo.workspace import Ports
+from tests.e2e.guard import until
+from tests.e2e.real import free_ports
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+START = """
+import sys
+from apiguard.demo.demo import DemoOptions, run
+from apiguard.demo.workspace import Ports
+sys.exit(run(DemoOptions(ports=Ports(*map(int, sys.argv[1:])))))
+"""
+ENDING = "Ctrl-C ends all of it."
+SECONDS = 60.0  # for anything said here, on a busy machine
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """``apiguard demo`` in ``folder``, but on ports of the kernel's choice; ``said`` at start."""
+
+    folder: Path
+    ports: Ports
+    said: str
+
+    def bash(self, script: str) -> str:
+        """What the script prints when run as a newcomer would, ports aside."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", self.with_ports(script)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, (script, done.stdout, done.stderr)
+        return done.stdout
+
+    def with_ports(self, script: str) -> str:
+        default = Ports()
+        for name in Ports.__slots__:
+            script = script.replace(str(getattr(default, name)), str(getattr(self.ports, name)))
+        return script
+
+    @property
+    def environment(self) -> dict[str, str]:
+        found = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
+        # A machine without a kubectl of its own: that is whom the words are for.
+        return found | {"PATH": os.defpath, "HOME": str(self.folder)}
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    ports = Ports(*free_ports(3))
+    (tmp_path / ".venv").symlink_to(BIN.parent)
+    words = tmp_path / "said"
+    with (
+        words.open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, "-c", START, *map(str, (ports.guard, ports.admin, ports.apiserver))],
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+        ) as process,
+    ):
+        try:
+            until(
+                "the demo is ready",
+                lambda: process.poll() is not None or ENDING in words.read_text(),
+                SECONDS,
+            )
+            assert process.poll() is None, words.read_text()
+            yield Demo(tmp_path, ports, words.read_text())
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def blocks(section: str) -> list[str]:
+    """Shell blocks under a heading of the README."""
+    text = README.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    assert text, f"README has no section {section}"
+    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+
+
+def loop_of(script: str) -> str:
+    """The loop that sends six requests and prints their codes."""
+    match = re.search(r"^for .*?^done; echo$", script, re.DOTALL | re.MULTILINE)
+    assert match is not None, script
+    return match[0]
+
+
+def test_the_readme_throttles_as_it_says(demo: Demo) -> None:
+    throttle, flows = blocks("First throttle")
+    out = demo.bash(throttle)
+    assert "shop" in out
+    assert "200 200 200 200 200 200 \n" in out
+    promised = re.search(r"now answers `([\d ]+)`", README)
+    assert promised is not None
+    assert demo.bash(loop_of(throttle)).strip() == promised[1]
+    assert "noisy-agent" in demo.bash(flows)
+
+
+def test_what_the_demo_says_to_try_works(demo: Demo) -> None:
+    """All of it in one shell, in its order; the endless watch for itself."""
+    assert demo.folder.joinpath(".demo/admin.token").read_text().strip() in demo.said
+    commands = re.findall(r"^  ((?:export|kubectl|curl|for) .*?(?<!\\))$", demo.said, re.M | re.S)
+    assert len(commands) == 10
+    endless = [command for command in commands if command.endswith(" -w")]
+    out = demo.bash("\n".join(command for command in commands if command not in endless))
+    for expected in ("configmap/hello created", "demo-viewer", "200 200 200 200 200 200",
+                     '"generation":', "[+]upstream ok"):  # fmt: skip
+        assert expected in out
+    again = next(command for command in commands if command.startswith("for "))
+    assert demo.bash(again).split().count("429") >= 3
+    for command in endless:
+        watch_changes(demo, command)
+
+
+def watch_changes(demo: Demo, command: str) -> None:
+    """Prints what is there and then, since pods keep changing, more."""
+    export = re.search(r"^  export .*$", demo.said, re.MULTILINE)
+    assert export is not None
+    once = demo.bash(f"{export[0]}\n{command.removesuffix(' -w')}")
+    with subprocess.Popen(
+        ["bash", "-c", f"{export[0]}\nexec {command}"],
+        cwd=demo.folder,
+        env=demo.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for _ in range(once.count("\n") + 1):
+                assert process.stdout.readline()
+        finally:
+            process.kill()
+
+
+def test_the_readme_names_targets_that_exist() -> None:
+    """``make -n`` finds a recipe for each, without running it."""
+    targets = set(
+        re.findall(r"\bmake ([a-z]+)(?=[ `\n])", "\n".join(blocks("Two commands")) + README)
+    )
+    assert {"demo", "test", "lint", "unit"} <= targets
+    for target in sorted(targets):
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def apiguard(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / "apiguard"), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def test_the_examples_in_config_are_sound() -> None:
+    done = apiguard("check", "config/guard.yaml", "config/policy.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [(), ("check",), ("explain",)])
+def test_the_examples_of_help_work(command: tuple[str, ...]) -> None:
+    """Those that need neither a cluster nor standard input."""
+    text = apiguard(*command, "--help").stdout.replace("\\\n", " ")
+    examples = re.findall(
+        r"^(?!Usage)[^|\n]*?\bapiguard ((?:check|explain) .+)$", text, re.MULTILINE
+    )
+    assert examples
+    for example in examples:
+        done = apiguard(*shlex.split(example))
+        assert done.returncode == 0, (example, done.stderr)
+
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1"
+NODE = ("--user", "system:node:n1", "--group", "system:nodes")
+AGENT = ("--user", "system:serviceaccount:monitoring:agent", "--group", "system:serviceaccounts")
+
+
+@pytest.mark.parametrize(
+    ("rule", "arguments"),
+    [
+        ("node-heartbeats", ("PUT", LEASE, *NODE)),
+        ("nodes", ("GET", "/api/v1/nodes/n1", *NODE)),
+        ("unpaged-lists", ("GET", "/api/v1/pods", *AGENT)),
+        ("workloads", ("GET", "/api/v1/pods?limit=500", *AGENT)),
+        ("workloads", ("GET", "/api/v1/pods?watch=1", *AGENT)),
+        ("events", ("POST", "/api/v1/namespaces/default/events", *AGENT)),
+        ("probes", ("GET", "/livez?verbose")),
+        ("anonymous", ("GET", "/apis")),
+        ("default", ("GET", "/apis", "--token-unverified")),
+        ("default", ("DELETE", "/api/v1/namespaces/default/pods/a", "--user", "alice")),
+    ],
+)  # fmt: skip
+def test_the_example_policy_classifies_as_its_comments_say(
+    rule: str, arguments: tuple[str, ...]
+) -> None:
+    done = apiguard("explain", *arguments, "--policy", "config/policy.yaml")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"^rule +(\S+)", done.stdout, re.MULTILINE)
+    assert found is not None
+    assert found[1] == rule
