@@ -1,10 +1,11 @@
 """One API server as the pool sees it: what it carries, and whether it can be asked.
 
 Three voices decide. Probes say whether it is fit (``verdict``; see ``health``). Traffic itself
-says more quickly when it is not: a connection that cannot be opened, or requests lost one after
-the other, mark it for ``BACKOFF_SECONDS``; afterwards one attempt per backoff tries it again, so
-that a server which returns is used within two seconds and one that stays away costs few. And the
-operator may have drained it: then it gets no new request at all, whatever else fails.
+says more quickly when it is not. A connection that cannot be opened makes it unusable for
+``BACKOFF_SECONDS``; requests lost one after the other make it unfit for as long, yet usable where
+nobody else is. Afterwards one attempt per backoff tries it again, so that a server which returns
+is used within two seconds and one that stays away costs few. And the operator may have drained
+it: then it gets no new request at all, whatever else fails.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ BACKOFF_SECONDS = 0.5
 """How long after a failed attempt an endpoint is left alone: well below the promised 2 s."""
 
 LOSSES = 3
-"""Requests lost in a row, without an answer between, that count as a failed attempt: a server
-that closes an idle connection just as a request goes out loses one, now and then."""
+"""Requests lost in a row, without an answer between, that make it unfit: a server that
+closes an idle connection just as a request goes out loses one, now and then."""
 
 
 class Lane(enum.IntEnum):
@@ -90,14 +91,22 @@ class Endpoint:
     def connecting(self) -> bool:
         return any(self.opening)
 
+    @property
+    def failing(self) -> bool:
+        """Traffic found it so, and nothing has answered since."""
+        return self.failures > 0 or self.losses >= LOSSES
+
     def usable(self, now: float) -> bool:
-        """It may be asked when nothing better is there: not failing, or due for one attempt."""
+        """It may be asked when nothing better is there: it can be connected to, as far as is
+        known, or is due for one attempt."""
         if self.failures:
             return not self.drained and now >= self.retry_at and not self.connecting
         return not self.drained
 
     def fit(self, now: float) -> bool:
-        """Usable, and probes do not exclude it."""
+        """Usable, and neither probes nor lost requests speak against it."""
+        if self.losses >= LOSSES and now < self.retry_at:
+            return False
         return self.verdict.fit and self.usable(now)
 
     def state(self, now: float) -> State:
@@ -105,7 +114,7 @@ class Endpoint:
             return State.DRAINED
         if not self.verdict.fit:
             return State.UNFIT
-        return State.FAILING if self.failures else State.FIT
+        return State.FAILING if self.failing else State.FIT
 
     def detail(self) -> str:
         """Why it is in its state: one line, "" for no reason."""
@@ -126,13 +135,15 @@ class Endpoint:
     def lost(self, now: float) -> None:
         """A request got no answer: its connection ended first."""
         self.losses += 1
-        if self.failures or self.losses >= LOSSES:
-            self.failed(f"{self.losses} requests in a row got no answer", now)
+        if self.losses >= LOSSES:
+            self.retry_at = now + BACKOFF_SECONDS
+            self.last_error = f"{self.losses} requests in a row got no answer"
 
     def connected(self) -> None:
-        """A connection was opened. That proves little while requests on connections are lost."""
+        """A connection was opened; that says nothing of requests that are lost on it."""
+        self.failures = 0
         if not self.losses:
-            self.answered()
+            self.last_error = ""
 
     def answered(self) -> None:
         """A response began."""

@@ -198,7 +198,7 @@ class Pool(Generic[J, C]):
         connection, _ = self._idle[kind][endpoint].pop()
         endpoint.active[lane] += 1
         self._use[connection] = _Use(endpoint, kind, lane)
-        if endpoint.failures:
+        if endpoint.failing:
             endpoint.trying(now)
         return connection
 
@@ -251,7 +251,7 @@ class Pool(Generic[J, C]):
         endpoint.opening[lane] += 1
         if opening.counted:
             self._covered[lane][kind] += 1
-        else:
+        if endpoint.failing:
             endpoint.trying(now)
         made.open.append(opening)
         return True

@@ -90,7 +90,7 @@ class Guard:
             policy_file="",
             bounds=bounds(**bound_values),
         )
-        content = _files(certificates, asks_certificates, authority, front_proxy)
+        content = self.files = _files(certificates, asks_certificates, authority, front_proxy)
         self.gateway = Gateway(
             policy=compile_policy(policy, "policy"),
             limiter=Limiter(self.config.bounds.process.buckets),

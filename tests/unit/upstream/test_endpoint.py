@@ -36,28 +36,39 @@ def test_after_the_backoff_one_attempt_at_a_time_is_made() -> None:
     assert not e.usable(200.0)
 
 
-def test_requests_lost_in_a_row_mark_it_and_an_answer_between_forgives() -> None:
+def lose(e: Endpoint, times: int) -> None:
+    for _ in range(times):
+        e.connected()
+        e.lost(1.0)
+
+
+def test_requests_lost_in_a_row_make_it_unfit_and_an_answer_between_forgives() -> None:
     e = endpoint()
-    for _ in range(LOSSES - 1):
-        e.lost(1.0)
+    lose(e, LOSSES - 1)
     e.answered()
-    for _ in range(LOSSES - 1):
-        e.lost(1.0)
-    assert e.usable(1.0)
+    lose(e, LOSSES - 1)
+    assert e.fit(1.0)
     e.lost(1.0)
-    assert not e.usable(1.0)
+    assert (e.fit(1.0), e.state(1.0)) == (False, State.FAILING)
     assert "got no answer" in e.detail()
+
+
+def test_where_nobody_else_is_a_server_that_loses_requests_is_still_asked() -> None:
+    e = endpoint()
+    lose(e, LOSSES)
+    assert e.usable(1.0)
 
 
 def test_a_server_that_accepts_connections_and_answers_nothing_is_not_forgiven() -> None:
     e = endpoint()
-    for _ in range(LOSSES):
-        e.connected()
-        e.lost(1.0)
+    lose(e, LOSSES)
     e.connected()
-    assert not e.usable(1.0)
+    assert not e.fit(1.0)
+    assert e.fit(1.0 + BACKOFF_SECONDS), "due for an attempt"
+    e.trying(1.0 + BACKOFF_SECONDS)
+    assert not e.fit(1.0 + BACKOFF_SECONDS)
     e.answered()
-    assert e.usable(1.0)
+    assert e.fit(1.0)
 
 
 def test_probes_make_it_unfit_yet_leave_it_usable_as_a_last_resort() -> None:
