@@ -164,13 +164,6 @@ class ClientAuthority:
         return True
 
 
-def _must_be_ca(
-    _policy: verification.Policy, _certificate: x509.Certificate, limits: x509.BasicConstraints
-) -> None:
-    if not limits.ca:
-        raise ValueError("not an authority")
-
-
 def _must_sign_certificates(
     _policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None
 ) -> None:
@@ -188,10 +181,11 @@ def _must_serve_clients(
 
 
 # The web's defaults ask for alternative names in leaves and key identifiers in authorities, which
-# cluster certificates often lack. What Go's verifier asks for is here and in ``_check_usage``.
+# cluster certificates often lack. What Go's verifier asks for is here and in ``_check_usage``;
+# that the basic constraints are an authority's the library sees to once they must be there.
 _CA_POLICY = (
     verification.ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, verification.Criticality.AGNOSTIC, _must_be_ca)
+    .require_present(x509.BasicConstraints, verification.Criticality.AGNOSTIC, None)
     .may_be_present(x509.KeyUsage, verification.Criticality.AGNOSTIC, _must_sign_certificates)
     .may_be_present(x509.ExtendedKeyUsage, verification.Criticality.AGNOSTIC, _must_serve_clients)
 )

@@ -183,7 +183,7 @@ class IdentityBounds:
     """Proving who callers are."""
 
     signature_checks_per_second: int = 500
-    """New token signatures checked per worker and second: about 2 % of a core for RSA. Callers
+    """New token signatures checked per worker and second: about 5 % of a core for RSA. Callers
     beyond it count as unverified until their turn comes."""
 
     remembered_tokens: int = 10_000

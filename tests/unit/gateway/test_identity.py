@@ -228,6 +228,14 @@ def test_a_renewed_proof_keeps_the_caller_that_policy_and_limiter_remember() -> 
     assert len(callers) == 1
 
 
+def test_a_credential_that_proves_somebody_else_now_is_somebody_else() -> None:
+    gateway, block = guard(), block_of(b"Authorization: Bearer token-alice")
+    assert forwarded(decide(gateway, block)).caller.identity == TOKENS["token-alice"]
+    eve = Identity("eve")
+    gateway.set_authenticator(gateway.authenticator.replace(tokens={"token-alice": eve}))
+    assert forwarded(decide(gateway, block)).caller.identity == eve
+
+
 def test_a_reviewed_token_counts_once_its_review_is_answered() -> None:
     reviews = Reviews(secret=b"s", budget=Budget(20.0, 0.0), remembered=10)
     gateway = gateway_of(authenticator=Authenticator(reviews=reviews))
@@ -275,14 +283,8 @@ def test_impersonation_ends_an_exemption_and_is_passed_on() -> None:
     assert b"Impersonate-User: admin\r\n" in forward.fields
 
 
-def test_a_certificate_and_the_handshake_that_saw_it_are_of_one_connection() -> None:
-    """Two connections with equal header blocks are two callers."""
-    gateway, leaf = guard(), issuing.Authority()
-    assert isinstance(
-        decide(gateway, block_of(), Peer("192.0.2.7", "192.0.2.7", _stranger(leaf))), Refuse
-    )
-    assert isinstance(decide(gateway, block_of(), peer()), Forward)
-
-
-def _stranger(authority: issuing.Authority) -> ClientCertificate:
-    return ClientCertificate(authority.issue(authority.certificate.subject), (), None, WALL)
+def test_a_certificate_nobody_here_signed_is_refused_though_no_handshake_did() -> None:
+    stranger = issuing.Authority()
+    leaf = stranger.issue(stranger.certificate.subject)
+    who = Peer("192.0.2.7", "192.0.2.7", ClientCertificate(leaf, (), None, WALL))
+    assert isinstance(decide(guard(), block_of(), who), Refuse)

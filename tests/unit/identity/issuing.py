@@ -150,17 +150,22 @@ def verifier_of(
 
 
 class Authority:
-    """Signs client certificates."""
+    """Signs client certificates; without ``ca`` its own certificate does not allow it to."""
 
     def __init__(
-        self, name: str = "ca", parent: Authority | None = None, days: float = 365.0
+        self,
+        name: str = "ca",
+        parent: Authority | None = None,
+        days: float = 365.0,
+        *,
+        ca: bool = True,
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = parent or self
         self.certificate = (
             _builder(self.name, issuer.name, self.key.public_key(), days)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .sign(issuer.key, hashes.SHA256())
         )
 

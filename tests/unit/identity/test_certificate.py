@@ -167,10 +167,8 @@ def test_a_chain_is_followed_through_what_the_client_sent() -> None:
 
 
 def test_a_leaf_signs_no_certificates() -> None:
-    not_an_authority = Authority("leafish", CA)
-    leaf = CA.issue(name((NameOID.COMMON_NAME, "leafish")))
-    forged = not_an_authority.issue(ALICE)
-    certificate = ClientCertificate(forged, (leaf,), None, WALL)
+    leaf = Authority("leaf", CA, ca=False)
+    certificate = presented(by=leaf, chain=(leaf.der,), at=None)
     assert certificate.problem(TRUSTED, WALL) == "the client certificate is no longer trusted"
 
 

@@ -251,6 +251,13 @@ def test_a_bad_token_gives_no_identity(name: str) -> None:
     assert verdict.reason
 
 
+@pytest.mark.parametrize("name", ["unknown critical header", "expired", "other audience"])
+def test_what_can_be_told_without_a_signature_costs_none(name: str) -> None:
+    verifier = verifier_of()
+    judge(BAD[name](), verifier)
+    assert verifier.checks == 0
+
+
 def test_there_are_enough_bad_tokens() -> None:
     assert len(BAD) >= 30
 
