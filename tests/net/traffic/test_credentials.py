@@ -119,7 +119,6 @@ async def test_a_certified_caller_is_spoken_for_on_the_front_proxys_certificate(
     assert b"authorization" not in b"\n".join(received.lines).lower()
     assert names(received) == [
         "host",
-        "user-agent",
         "x-forwarded-for",
         "x-remote-extra-authentication.kubernetes.io%2fcredential-id",
         "x-remote-group",
