@@ -279,3 +279,23 @@ def test_with_upstream_away_a_token_of_the_cluster_still_counts_for_its_user(sta
     until("ready again", lambda: stand.guard.admin("GET", "/readyz").code == 200, 5)
     direct, through = stand.both(token=token)
     same(user_of(direct), user_of(through))
+
+
+def test_anonymous_requests_stay_switched_off_through_the_guard(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    apiserver = RealApiServer(tmp_path_factory.mktemp("closed"), anonymous=False)
+    closed: Stand | None = None
+    try:
+        apiserver.wait()
+        closed = configure(apiserver, tmp_path_factory.mktemp("closed-guard"))
+        closed.guard.start()
+        guard = closed.guard
+        until("ready", lambda: guard.admin("GET", "/readyz").code == 200)
+        direct, through = closed.both()
+        assert (direct.code, through.code) == (401, 401)
+        assert through.json == direct.json
+    finally:
+        if closed is not None:
+            closed.guard.close()
+        apiserver.close()
