@@ -34,11 +34,12 @@ def pick(
 ) -> Endpoint | None:
     """A candidate with room in ``lane``, or None."""
     room = [e for e in candidates(endpoints, now) if e.active[lane] + e.opening[lane] < ceiling]
-    if len(room) > 1:
-        # Also of two: equally loaded ones must take turns, and min alone takes the first.
-        room = rng.sample(room, 2)
-    return min(room, key=_load, default=None)
-
-
-def _load(endpoint: Endpoint) -> int:
-    return endpoint.load
+    count = len(room)
+    if count < 2:
+        return room[0] if room else None
+    # Two indices by hand: random.sample costs 3 us for them, this 0.2. In either order, for
+    # equally loaded ones must take turns.
+    first = int(rng.random() * count)
+    second = int(rng.random() * (count - 1))
+    one, other = room[first], room[second + (second >= first)]
+    return one if one.load <= other.load else other
