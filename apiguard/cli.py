@@ -31,12 +31,10 @@ from apiguard.runtime.explaining import explain as explain_question
 from apiguard.runtime.explaining import offline_gateway
 from apiguard.runtime.keeper import PolicyKeeper
 from apiguard.runtime.log import Bridge, StreamLog
-from apiguard.runtime.probe import Prober
 from apiguard.runtime.reload import read_text
 from apiguard.runtime.settings import parse_settings
 from apiguard.runtime.statestore import StateStore
 from apiguard.runtime.supervisor import Supervisor
-from apiguard.runtime.tls import server_context, upstream_context
 
 T = TypeVar("T")
 
@@ -104,14 +102,7 @@ async def _serve(config: GuardConfig, text: str, path: str, log: StreamLog) -> i
     try:
         keeper = PolicyKeeper(store, config.policy_file, log)
         keeper.start()
-        upstream = config.upstream
-        prober = Prober(
-            upstream.servers, upstream_context(upstream.ca_file), upstream.server_name or ""
-        )
-        if config.listen.tls is not None:
-            tls = config.listen.tls
-            server_context(tls.cert_file, tls.key_file, tls.client_ca_file)
-        supervisor = Supervisor(config, text, path, keeper, log, prober)
+        supervisor = Supervisor(config, text, path, keeper, log)
         admin = AdminServer(config.admin, supervisor, log)
         supervisor.open()
         admin.open()

@@ -45,6 +45,8 @@ class Exporter(Collector):
     def collect(self) -> Iterator[Family]:
         yield from self._traffic()
         yield from self._workers()
+        yield from self._upstream()
+        yield from self._files()
         yield from self._guard()
 
     def _traffic(self) -> Iterator[Family]:
@@ -62,10 +64,31 @@ class Exporter(Collector):
         yield _counter(names.RECEIVED_BYTES, totals.bytes_received)
         yield _counter(names.SENT_BYTES, totals.bytes_sent)
         yield _counter(names.ACCEPTED, totals.connections)
-        usable = _gauge(names.UPSTREAM_USABLE)
-        for finding in self._supervisor.prober.findings:
-            usable.add_metric([finding.server], finding.usable)
-        yield usable
+
+    def _upstream(self) -> Iterator[Family]:
+        usable, state = _gauge(names.UPSTREAM_USABLE), _gauge(names.UPSTREAM_STATE)
+        in_flight = _gauge(names.UPSTREAM_IN_FLIGHT)
+        reports = [slot.mirror.traffic.endpoints for slot in self._supervisor.slots]
+        for index, server in enumerate(self._supervisor.prober.servers):
+            usable.add_metric([server.url], server.usable)
+            for name in names.UPSTREAM_STATES:
+                state.add_metric([server.url, name], name == server.state)
+            carried = sum(views[index].open for views in reports if index < len(views))
+            in_flight.add_metric([server.url], carried)
+        yield from (usable, state, in_flight)
+
+    def _files(self) -> Iterator[Family]:
+        rotation = self._supervisor.rotation
+        first: dict[str, float] = {}
+        for expiry in rotation.expiries:
+            first[expiry.name] = min(expiry.not_after, first.get(expiry.name, expiry.not_after))
+        expires, broken = _gauge(names.CERTIFICATE_EXPIRY), _gauge(names.FILE_BROKEN)
+        for name, not_after in first.items():
+            expires.add_metric([name], not_after)
+        for name in rotation.groups:
+            broken.add_metric([name], name in rotation.problems)
+        yield from (expires, broken)
+        yield _counter(names.FILES_REJECTED, rotation.rejected)
 
     def _workers(self) -> Iterator[Family]:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -24,7 +25,7 @@ from apiguard.kube.status import (
 from apiguard.policy.config import Enforcement
 from apiguard.runtime.control import Question
 from apiguard.runtime.keeper import Changed, Invalid, NotStored, Stale, WouldChange
-from apiguard.runtime.supervisor import Acknowledgement, Supervisor
+from apiguard.runtime.supervisor import Acknowledgement, LastServer, Supervisor
 
 ACTOR: Final = "admin"
 """Who changed something: there is one admin token, so there is one name."""
@@ -69,6 +70,9 @@ class Handlers:
             web.put("/v1/enforcement", self.put_enforcement),
             web.get("/v1/status", self.get_status),
             web.get("/v1/flows", self.get_flows),
+            web.get("/v1/upstreams", self.get_upstreams),
+            web.post("/v1/upstreams/{server}/drain", self.post_drain),
+            web.post("/v1/upstreams/{server}/undrain", self.post_undrain),
             web.post("/v1/explain", self.post_explain),
         ]
 
@@ -86,7 +90,7 @@ class Handlers:
             return plain("ok")
         lines = [
             f"[+]{check.name} ok" if check.passed else f"[-]{check.name} failed: {check.reason}"
-            for check in checks
+            for check in (*checks, *views.server_checks(self._supervisor))
         ]
         lines.append("readyz check passed" if ready else "readyz check failed")
         return plain("\n".join(lines) + "\n", code=200 if ready else 503)
@@ -110,6 +114,32 @@ class Handlers:
         most = max(0, min(most, MOST_BUCKETS))
         rule = request.query.get("rule", "")
         return reply(views.flows(self._supervisor, rule, most, time.monotonic()))
+
+    # -- upstream servers
+
+    async def get_upstreams(self, request: web.Request) -> web.Response:
+        return reply(views.upstreams(self._supervisor, time.monotonic()))
+
+    async def post_drain(self, request: web.Request) -> web.Response:
+        """No new request goes to the server; what it carries ends by itself."""
+        return await self._set_drained(request, drained=True)
+
+    async def post_undrain(self, request: web.Request) -> web.Response:
+        return await self._set_drained(request, drained=False)
+
+    async def _set_drained(self, request: web.Request, *, drained: bool) -> web.Response:
+        """``{server}`` is its index, or its host and port as configured."""
+        name = request.match_info["server"]
+        index = _server_index(name, self._supervisor.config.upstream.servers)
+        if index is None:
+            return refuse(Status(404, "NotFound", "no such upstream server"))
+        server = self._supervisor.prober.servers[index]
+        change = await self._supervisor.set_drained(server, drained, ACTOR)
+        if isinstance(change, LastServer):
+            why = "every other server is drained"
+            return refuse(conflict("upstreams", str(index), why, group=GROUP))
+        described = views.upstream(self._supervisor, index, time.monotonic())
+        return reply({**described, "applied": _workers(change.acknowledged)})
 
     # -- policy
 
@@ -181,6 +211,13 @@ class Handlers:
         if answer.answer is None:
             return refuse(bad_request(answer.problem))
         return reply(answer.answer)
+
+
+def _server_index(name: str, servers: Sequence[str]) -> int | None:
+    if name.isascii() and name.isdigit() and len(name) < 4:
+        return int(name) if int(name) < len(servers) else None
+    named = [index for index, url in enumerate(servers) if url.partition("://")[2] == name]
+    return named[0] if named else None
 
 
 def _named_generation(request: web.Request) -> int | None:

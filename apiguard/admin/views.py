@@ -15,7 +15,8 @@ import apiguard
 from apiguard.limiter.flow import Flow, LimitSpec
 from apiguard.limiter.table import BucketView
 from apiguard.runtime.keeper import Active
-from apiguard.runtime.probe import Reachability
+from apiguard.runtime.probe import Server
+from apiguard.runtime.rotation import Expiry
 from apiguard.runtime.supervisor import Slot, State, Supervisor
 
 FRESH_SECONDS: Final = 3.0
@@ -69,7 +70,12 @@ def status(supervisor: Supervisor, now: float) -> dict[str, Value]:
         },
         "workers": [_worker(slot, now) for slot in supervisor.slots],
         "restarts": dict(supervisor.restarts),
-        "upstream": [_server(finding) for finding in supervisor.prober.findings],
+        "upstream": [_server(server) for server in supervisor.prober.servers],
+        "certificates": [_certificate(expiry) for expiry in supervisor.rotation.expiries],
+        "brokenFiles": dict(supervisor.rotation.problems),
+        "keySets": [
+            {"usable": not fetcher.detail, "detail": fetcher.detail} for fetcher in supervisor.keys
+        ],
         "boundHits": {k: n for k, n in supervisor.totals.bounds.items() if n},
         "logLinesDropped": supervisor.log.dropped,
     }
@@ -79,8 +85,68 @@ def _reason(check: Check) -> str:
     return "" if check.passed else check.reason
 
 
-def _server(finding: Reachability) -> dict[str, Value]:
-    return {"server": finding.server, "usable": finding.usable, "detail": finding.detail}
+def _server(server: Server) -> dict[str, Value]:
+    return {
+        "server": server.url,
+        "state": server.state,
+        "usable": server.usable,
+        "detail": server.health.verdict.detail,
+    }
+
+
+def _certificate(expiry: Expiry) -> dict[str, Value]:
+    return {
+        "setting": expiry.name,
+        "file": expiry.path,
+        "subject": expiry.subject,
+        "notAfter": instant(expiry.not_after),
+        "expiresInSeconds": round(expiry.not_after - time.time()),
+    }
+
+
+# -- upstream servers
+
+
+def upstreams(supervisor: Supervisor, now: float) -> dict[str, Value]:
+    """Every server: what probes found, what workers see, what is under way on it."""
+    servers = supervisor.prober.servers
+    return {"upstreams": [upstream(supervisor, index, now) for index in range(len(servers))]}
+
+
+def upstream(supervisor: Supervisor, index: int, now: float) -> dict[str, Value]:
+    server = supervisor.prober.servers[index]
+    views = [
+        (slot.index, slot.mirror.traffic.endpoints[index])
+        for slot in supervisor.slots
+        if index < len(slot.mirror.traffic.endpoints)
+    ]
+    age = None if not server.probed_at else round(max(0.0, now - server.probed_at), 3)
+    return {
+        "index": index,
+        **_server(server),
+        "condition": server.health.verdict.condition.name.lower(),
+        "drained": server.drained,
+        "probes": server.health.probes,
+        "probedSecondsAgo": age,
+        "requestsInFlight": sum(view.open for _, view in views),
+        "workers": [
+            {"worker": worker, "state": v.state, "requestsInFlight": v.open, "detail": v.detail}
+            for worker, v in views
+        ],
+    }
+
+
+def server_checks(supervisor: Supervisor) -> tuple[Check, ...]:
+    """One line per server for ``/readyz?verbose``: no condition of readiness, since one usable
+    server is enough, and no address, since anybody may ask."""
+    return tuple(
+        Check(f"upstream-{index}", server.usable, f"{server.state}: {_condition(server)}")
+        for index, server in enumerate(supervisor.prober.servers)
+    )
+
+
+def _condition(server: Server) -> str:
+    return server.health.verdict.condition.name.lower().replace("_", " ")
 
 
 def enforcement(supervisor: Supervisor) -> dict[str, Value]:

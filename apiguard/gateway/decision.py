@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from apiguard.identity.certificate import ClientCertificate
 from apiguard.kube.identity import Caller
 from apiguard.kube.requestinfo import RequestInfo
 from apiguard.limiter.flow import Flow
 from apiguard.upstream.endpoint import Lane
+from apiguard.upstream.kind import Kind
 from apiguard.wire.messages import Reply
 
 
@@ -17,15 +19,15 @@ class Peer:
     """The other end of a client connection.
 
     ``source`` is its address as upstream shall audit it, ``source_key`` what per-source buckets
-    are keyed by; ``certified`` whether it presented a client certificate.
+    are keyed by; ``certificate`` what it presented in the TLS handshake, if anything.
     """
 
     source: str
     source_key: str
-    certified: bool = False
+    certificate: ClientCertificate | None = None
 
     @classmethod
-    def at(cls, address: str, *, certified: bool = False) -> Peer:
+    def at(cls, address: str, *, certificate: ClientCertificate | None = None) -> Peer:
         """``address`` is a textual IP address, perhaps with an IPv6 zone."""
         ip = ipaddress.ip_address(address.partition("%")[0])
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
@@ -33,20 +35,20 @@ class Peer:
         if isinstance(ip, ipaddress.IPv6Address):
             # One subscriber usually holds a /64: 2**64 addresses are no fresh buckets.
             network = ipaddress.IPv6Network((int(ip) >> 64 << 64, 64))
-            return cls(str(ip), str(network), certified)
-        return cls(str(ip), str(ip), certified)
+            return cls(str(ip), str(network), certificate)
+        return cls(str(ip), str(ip), certificate)
 
 
 class Forward:
     """The request goes upstream.
 
     ``fields`` are all header lines upstream gets; ``upgrade`` is the protocol to switch to, b""
-    for none. ``over_limit`` marks a request that a limit not
-    enforced would have refused. Not a dataclass: one is built per request, and a frozen one costs
-    three times as much to build (0.9 against 0.3 us).
+    for none; ``kind`` is the kind of connection it may go out on, and no other. ``over_limit``
+    marks a request that a limit not enforced would have refused. Not a dataclass: one is built per
+    request, and a frozen one costs three times as much to build (0.9 against 0.3 us).
     """
 
-    __slots__ = ("caller", "fields", "flow", "info", "lane", "over_limit", "upgrade")
+    __slots__ = ("caller", "fields", "flow", "info", "kind", "lane", "over_limit", "upgrade")
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Forward:
         fields: bytes,
         upgrade: bytes,
         over_limit: bool,
+        kind: Kind,
     ) -> None:
         self.info = info
         self.caller = caller
@@ -65,6 +68,7 @@ class Forward:
         self.fields = fields
         self.upgrade = upgrade
         self.over_limit = over_limit
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,21 @@
 """Gateway.decide: one request, one reading, one decision.
 
     line, block -> RequestInfo          what it means            (kube, memoised by line)
-    block       -> Client               who asks, what goes on   (identity, kept on the block)
+    block, peer -> Client               who asks, what goes on   (identity, kept on the block)
     both        -> Flow                 which rule               (policy, two bitmaps)
     Flow        -> Permit | Shed        may it                   (limiter)
                 -> Forward | Refuse
 
 Everything that depends on the line alone or on the header block alone is worked out once and kept
-with it; what remains per request is a handful of plain calls. ``explain`` takes the same path and
+with it, an identity only until it must be proven again; what remains per request is a handful of
+plain calls. ``explain`` takes the same path and
 charges nothing.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,9 @@ from apiguard.policy.policy import Policy
 from apiguard.telemetry import bounds
 from apiguard.telemetry.counters import Counters, RefusalSample
 from apiguard.upstream.endpoint import Lane
-from apiguard.wire.headers import upgrade_asked
+from apiguard.upstream.kind import Kind
+from apiguard.wire.frontproxy import CannotCarryError, FrontProxyNames, front_proxy_lines
+from apiguard.wire.headers import impersonated_user, upgrade_asked, without_credentials
 from apiguard.wire.messages import CHUNKED, HeaderBlock, RequestLine
 
 if TYPE_CHECKING:
@@ -80,6 +84,7 @@ BUILT_IN_GROUPS = frozenset(
 # Members off their Enum cost 40 ns a look on Python 3.11, globals 10.
 _ENFORCE = Mode.ENFORCE
 _ORDINARY, _EXEMPT, _LONG = Lane
+_PLAIN, _FRONT_PROXY = Kind
 
 _BOUND_OF_CODE: Mapping[int, str] = {
     413: bounds.BODY_BYTES,
@@ -90,24 +95,39 @@ _BOUND_OF_CODE: Mapping[int, str] = {
 class Client:
     """What a header block says, for one connection: who asks, and what goes on upstream.
 
-    Valid for one ``authenticator``: with another the same credential may prove something else.
+    Valid for one ``authenticator``, since with another the same credential may prove something
+    else, and until ``until`` (monotonic seconds). ``refused`` is why its requests are answered
+    401, "" when they are not.
     """
 
-    __slots__ = ("authenticator", "caller", "fields", "representation", "upgrade_fields")
+    __slots__ = (
+        "authenticator",
+        "caller",
+        "fields",
+        "kind",
+        "refused",
+        "representation",
+        "until",
+        "upgrade_fields",
+    )
 
     def __init__(
         self,
         caller: Caller,
         fields: bytes,
-        upgrade_fields: bytes,
+        upgrade: bytes,
         representation: Representation,
-        authenticator: Authenticator,
+        kind: Kind,
+        refused: str,
     ) -> None:
-        self.authenticator = authenticator
         self.caller = caller
         self.fields = fields
-        self.upgrade_fields = upgrade_fields
+        self.upgrade_fields = fields + b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n"
         self.representation = representation
+        self.kind = kind
+        self.refused = refused
+        self.authenticator: Authenticator | None = None
+        self.until = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +158,12 @@ class Gateway:
         random: random.Random,
         enforcement: Enforcement,
         config: GuardConfig,
+        wall: Callable[[], float],
+        front_proxy: FrontProxyNames | None = None,
     ) -> None:
+        """``wall`` tells Unix seconds, asked only where a credential is judged. ``front_proxy``
+        is absent when upstream knows no front proxy: callers with certificates are then refused.
+        """
         self.policy = policy
         self.limiter = limiter
         self.authenticator = authenticator
@@ -147,6 +172,8 @@ class Gateway:
         self.first_byte_seconds = float(config.bounds.upstream.first_byte_seconds)
         self._body_bytes = config.bounds.request.body_bytes
         self._random = random
+        self._wall = wall
+        self._front_proxy = front_proxy
         self._infos: Memo[RequestLine, RequestInfo] = Memo(INFO_MEMO)
 
     # -- changes at runtime ------------------------------------------------------------------
@@ -169,8 +196,12 @@ class Gateway:
 
     def decide(self, line: RequestLine, block: HeaderBlock, peer: Peer, now: float) -> Decision:
         client = block.context
-        if not isinstance(client, Client) or client.authenticator is not self.authenticator:
-            client = self.client(block, peer)
+        if (
+            not isinstance(client, Client)
+            or client.authenticator is not self.authenticator
+            or now >= client.until
+        ):
+            client = self.client(block, peer, now)
         info = self._infos.get(line)
         if info is None:
             try:
@@ -179,8 +210,8 @@ class Gateway:
                 return self._reject(error)
             if len(line.target) <= LONGEST_REMEMBERED:
                 self._infos.put(line, info)
-        if peer.certified:
-            return Refuse(replies.CERTIFICATE, "rejected", info.verb, close=True)
+        if client.refused:
+            return Refuse(replies.unauthorized(client.refused), "rejected", info.verb, close=True)
         if block.length > self._body_bytes and self.body_limit(info) >= 0:
             return self._too_large(info)
         return self._admit(info, client, block, line, now)
@@ -201,7 +232,7 @@ class Gateway:
         lane = _LONG if info.long_running else _EXEMPT if flow.exempt else _ORDINARY
         upgrade = block.upgrade and upgrade_asked(line.method, block)
         fields = client.upgrade_fields if upgrade else client.fields
-        return Forward(info, caller, flow, lane, fields, upgrade, over)
+        return Forward(info, caller, flow, lane, fields, upgrade, over, client.kind)
 
     def _shed(
         self, shed: Shed, flow: Flow, info: RequestInfo, client: Client, line: RequestLine
@@ -254,26 +285,74 @@ class Gateway:
 
     # -- who asks ----------------------------------------------------------------------------
 
-    def client(self, block: HeaderBlock, peer: Peer) -> Client:
-        """What ``block`` says on a connection of ``peer``; worked out once and kept there."""
+    def client(self, block: HeaderBlock, peer: Peer, now: float) -> Client:
+        """What ``block`` says on a connection of ``peer``; worked out once and kept there.
+
+        When the proof has merely been renewed the same Client goes on, so that what policy and
+        limiter remember of its Caller stays.
+        """
         context = block.context
-        if isinstance(context, Client) and context.authenticator is self.authenticator:
-            return context
+        known = context if isinstance(context, Client) else None
+        if known is not None and known.authenticator is self.authenticator and now < known.until:
+            return known
         authenticator = self.authenticator
+        proof = self._authenticate(block, peer, now)
+        if known is not None and _still(known, proof):
+            client = known
+        else:
+            client = block.context = self._new_client(block, peer, proof)
+        client.authenticator = authenticator
+        client.until = proof.until
+        return client
+
+    def _authenticate(self, block: HeaderBlock, peer: Peer, now: float) -> Authentication:
+        wall = self._wall()
+        if peer.certificate is not None:
+            return self.authenticator.authenticate_certificate(peer.certificate, now, wall)
         # Only of a request to become a WebSocket does upstream read the subprotocols.
         protocols = block.websocket_protocols if block.upgrade.lower() == b"websocket" else b""
-        proof = authenticator.authenticate(block.authorization, protocols)
-        fields = block.forward + b"X-Forwarded-For: " + peer.source.encode("ascii") + b"\r\n"
-        fields += _framing(block)
-        client = Client(
-            caller_of(proof, block.user_agent.decode("latin-1"), peer),
+        proof = self.authenticator.authenticate(block.authorization, protocols, now, wall)
+        if proof.bound:
+            self.counters.hit(proof.bound)
+        return proof
+
+    def _new_client(self, block: HeaderBlock, peer: Peer, proof: Authentication) -> Client:
+        kind, refused, fields = _PLAIN, proof.refused, b""
+        if peer.certificate is None:
+            fields = block.forward
+        elif not refused:
+            kind = _FRONT_PROXY
+            fields, refused = self._spoken_for(block, proof)
+        fields += b"X-Forwarded-For: " + peer.source.encode("ascii") + b"\r\n" + _framing(block)
+        return Client(
+            caller_of(
+                proof,
+                block.user_agent.decode("latin-1"),
+                peer,
+                impersonated=impersonated_user(block),
+            ),
             fields,
-            fields + b"Connection: Upgrade\r\nUpgrade: " + block.upgrade + b"\r\n",
+            block.upgrade,
             negotiate(block.get(b"accept").decode("latin-1")),
-            authenticator,
+            kind,
+            refused,
         )
-        block.context = client
-        return client
+
+    def _spoken_for(self, block: HeaderBlock, proof: Authentication) -> tuple[bytes, str]:
+        """The fields of a request the guard speaks for, or why it cannot.
+
+        The caller's own token stays here: the certificate is the credential in use.
+        """
+        identity = proof.identity
+        if self._front_proxy is None or identity is None:
+            return b"", "apiguard is not set up as a front proxy, use a bearer token"
+        try:
+            lines = front_proxy_lines(
+                self._front_proxy, identity.user, identity.groups, identity.uid, identity.extra
+            )
+        except CannotCarryError as error:
+            return b"", f"the identity cannot be passed on: {error}"
+        return without_credentials(block) + lines, ""
 
     # -- explaining --------------------------------------------------------------------------
 
@@ -286,7 +365,9 @@ class Gateway:
         return Explanation(info, caller, flow, peek, enforced)
 
 
-def caller_of(proof: Authentication, user_agent: str, peer: Peer) -> Caller:
+def caller_of(
+    proof: Authentication, user_agent: str, peer: Peer, *, impersonated: str | None = None
+) -> Caller:
     user_agent = user_agent[:LONGEST_USER_AGENT]
     return Caller(
         standing=proof.standing,
@@ -295,6 +376,18 @@ def caller_of(proof: Authentication, user_agent: str, peer: Peer) -> Caller:
         family=user_agent_family(user_agent),
         source=peer.source,
         source_key=peer.source_key,
+        claimed=proof.claimed,
+        impersonated=impersonated,
+    )
+
+
+def _still(client: Client, proof: Authentication) -> bool:
+    """Whether ``proof`` says of ``client`` what an earlier one did."""
+    caller = client.caller
+    return (
+        proof.identity is caller.identity
+        and proof.standing is caller.standing
+        and proof.refused == client.refused
     )
 
 

@@ -66,11 +66,11 @@ def too_busy(message: str, retry_after: int, representation: Representation) -> 
     return reply_to(kube_status.too_many_requests(message, retry_after), representation)
 
 
-CERTIFICATE = reply_to(
-    kube_status.unauthorized(
-        "Unauthorized: apiguard does not forward client certificates yet, use a bearer token"
-    )
-)
+@functools.lru_cache(maxsize=64)
+def unauthorized(reason: str) -> Reply:
+    """401 for a client certificate; ``reason`` is one of a few fixed sentences."""
+    return reply_to(kube_status.unauthorized(f"Unauthorized: {reason}"))
+
 
 UNAVAILABLE = reply_to(
     kube_status.service_unavailable("no API server behind apiguard can be reached", 1)

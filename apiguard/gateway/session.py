@@ -131,7 +131,7 @@ class Session:
 
     def representation(self, block: HeaderBlock) -> Representation:
         """How this client wants errors written."""
-        return self.gateway.client(block, self.peer).representation
+        return self.gateway.client(block, self.peer, self.clock()).representation
 
     def exchange_finished(self, exchange: Exchange, *, failed: bool) -> None:
         """Called by the exchange, exactly once."""

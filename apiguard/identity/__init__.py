@@ -1,8 +1,13 @@
 """Who a caller is, from the credential it presents.
 
 ``credentials``     which credential a request presents, read exactly as kube-apiserver reads it
-``authenticator``   credential -> Authentication: verified, anonymous or unverified
+``certificate``     client certificate -> Identity, judged again as time and authorities change
+``keys``            JWKS -> KeySet: public keys, each with its one algorithm
+``jwt``             token and keys -> Verdict, within a budget of signature checks
+``claims``          verified claims -> Identity, for service accounts and OpenID Connect
+``reviews``         other tokens: which TokenReviews are wanted, and what they said
+``authenticator``   credential -> Authentication: verified, anonymous, unverified or refused
 
 Nothing here ever turns a failed credential into the anonymous user, and nothing but a proof makes
-an ``Identity``.
+an ``Identity``. No request waits: a token that is still to be proven counts as unverified.
 """

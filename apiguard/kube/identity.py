@@ -15,6 +15,14 @@ from types import MappingProxyType
 ANONYMOUS_USER = "system:anonymous"
 UNAUTHENTICATED_GROUP = "system:unauthenticated"
 AUTHENTICATED_GROUP = "system:authenticated"
+SERVICE_ACCOUNTS_GROUP = "system:serviceaccounts"
+
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
+POD_NAME = "authentication.kubernetes.io/pod-name"
+POD_UID = "authentication.kubernetes.io/pod-uid"
+NODE_NAME = "authentication.kubernetes.io/node-name"
+NODE_UID = "authentication.kubernetes.io/node-uid"
+"""Keys of ``Identity.extra`` (k8s.io/apiserver/pkg/authentication/{user,serviceaccount})."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class Caller:
     ``source``       textual IP address of the client, as in X-Forwarded-For
     ``source_key``   what a per-source bucket is keyed by: IPv4 address or IPv6 /64
     ``claimed``      what an unverified credential says, or None
+    ``impersonated`` the user it asks to act as, None when it asks for nothing of the kind; upstream
+                     judges that, here it can only select a stricter limit
     """
 
     standing: Standing
@@ -67,11 +77,23 @@ class Caller:
     source: str
     source_key: str
     claimed: ClaimedIdentity | None = None
+    impersonated: str | None = None
 
     @property
     def verified(self) -> Identity | None:
         """The proven, non-anonymous identity: the only thing an exemption may rest on."""
         return self.identity if self.standing is Standing.VERIFIED else None
+
+
+def with_authenticated(user: str, groups: tuple[str, ...]) -> tuple[str, ...]:
+    """``groups`` as kube-apiserver completes them once a credential has proven ``user``.
+
+    Source: k8s.io/apiserver/pkg/authentication/group/authenticated_group_adder.go. Repeated
+    groups stay repeated, as upstream keeps them.
+    """
+    if user == ANONYMOUS_USER or AUTHENTICATED_GROUP in groups or UNAUTHENTICATED_GROUP in groups:
+        return groups
+    return (*groups, AUTHENTICATED_GROUP)
 
 
 def user_agent_family(user_agent: str) -> str:

@@ -16,6 +16,14 @@ from typing import TypeVar
 
 from .document import parse
 from .fields import Findings, Section, check_kind
+from .identityconfig import (
+    CredentialsConfig,
+    FrontProxyConfig,
+    IdentityConfig,
+    read_credentials,
+    read_front_proxy,
+    read_identity,
+)
 from .sources import Network, parse_network
 
 KIND = "GuardConfig"
@@ -72,13 +80,11 @@ class UpstreamConfig:
     server_name: str | None = None
     """Name to ask for and to verify in upstream's certificate; absent: the host of the URL."""
 
+    front_proxy: FrontProxyConfig | None = None
+    """How callers with client certificates are passed on; required with ``clientCAFile``."""
 
-@dataclass(frozen=True, slots=True)
-class IdentityConfig:
-    """Where verified users come from."""
-
-    static_tokens_file: str | None = None
-    """kube-apiserver's CSV: token,user,uid[,"group1,group2"]."""
+    credentials: CredentialsConfig | None = None
+    """The guard's own identity; absent: it asks upstream nothing on its own behalf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,19 @@ class UpstreamBounds:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityBounds:
+    """Proving who callers are."""
+
+    signature_checks_per_second: int = 500
+    """New token signatures checked per worker and second: about 5 % of a core for RSA. Callers
+    beyond it count as unverified until their turn comes."""
+
+    remembered_tokens: int = 10_000
+    """Tokens per worker whose verification is remembered, and as many each of bad ones, reviewed
+    ones and ones a review found bad; a forgotten one is proven again."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessBounds:
     """A worker and its tables."""
 
@@ -193,6 +212,7 @@ class Bounds:
     request: RequestBounds = field(default_factory=RequestBounds)
     connection: ConnectionBounds = field(default_factory=ConnectionBounds)
     upstream: UpstreamBounds = field(default_factory=UpstreamBounds)
+    identity: IdentityBounds = field(default_factory=IdentityBounds)
     process: ProcessBounds = field(default_factory=ProcessBounds)
 
 
@@ -238,7 +258,7 @@ def parse_config(text: str, name: str) -> GuardConfig:
     config = GuardConfig(
         listen=_listen(listen) if listen else ListenConfig(""),
         upstream=_upstream(upstream) if upstream else UpstreamConfig(()),
-        identity=_identity(identity) if identity else IdentityConfig(),
+        identity=read_identity(identity) if identity else IdentityConfig(),
         admin=_admin(admin) if admin else AdminConfig("", ""),
         state_dir=root.text("stateDir"),
         enforcement=root.choice("enforcement", Enforcement, Enforcement.ENFORCE),
@@ -246,9 +266,23 @@ def parse_config(text: str, name: str) -> GuardConfig:
         policy_file=root.text("policyFile"),
         bounds=_bounds(bounds) if bounds else Bounds(),
     )
+    _check_together(findings, config, listen, identity)
     root.close()
     findings.raise_any()
     return config
+
+
+def _check_together(
+    findings: Findings, config: GuardConfig, listen: Section | None, identity: Section | None
+) -> None:
+    """What one section needs of another."""
+    tls = config.listen.tls
+    if listen and tls and tls.client_ca_file and config.upstream.front_proxy is None:
+        reason = "needs upstream.frontProxy, to tell upstream who the caller is"
+        findings.add(listen.line("tls"), "listen.tls.clientCAFile", reason)
+    if identity and config.identity.asks_upstream and config.upstream.credentials is None:
+        reason = "tokenReview and jwksFromUpstream need upstream.credentials"
+        findings.add(identity.mapping.line, "identity", reason)
 
 
 # -- sections
@@ -302,17 +336,14 @@ def _upstream(section: Section) -> UpstreamConfig:
         if reason:
             reason = "must be https://host:port or http://host:port, without path"
             section.findings.add(text.line, text.field, reason)
+    front_proxy, credentials = section.section("frontProxy"), section.section("credentials")
     config = UpstreamConfig(
         servers=tuple(text.value.rstrip("/") for text in servers or ()),
         ca_file=section.optional_text("caFile"),
         server_name=section.optional_text("serverName"),
+        front_proxy=read_front_proxy(front_proxy) if front_proxy else None,
+        credentials=read_credentials(credentials) if credentials else None,
     )
-    section.close()
-    return config
-
-
-def _identity(section: Section) -> IdentityConfig:
-    config = IdentityConfig(static_tokens_file=section.optional_text("staticTokensFile"))
     section.close()
     return config
 
@@ -380,7 +411,7 @@ def _bounds(section: Section) -> Bounds:
     return dataclasses.replace(bounds, **groups)
 
 
-_G = TypeVar("_G", RequestBounds, ConnectionBounds, UpstreamBounds, ProcessBounds)
+_G = TypeVar("_G", RequestBounds, ConnectionBounds, UpstreamBounds, IdentityBounds, ProcessBounds)
 
 
 def _group(section: Section, defaults: _G) -> _G:

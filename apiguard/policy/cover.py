@@ -119,6 +119,7 @@ def covers(earlier: Rule, later: Rule) -> bool:
         and _patterns_cover(one.users, other.users)
         and _patterns_cover(one.groups, other.groups)
         and _patterns_cover(one.service_accounts, other.service_accounts)
+        and _patterns_cover(one.impersonated_users, other.impersonated_users)
         and _patterns_cover(one.api_groups, other.api_groups)
         and _patterns_cover(one.namespaces, other.namespaces)
         and _patterns_cover(one.names, other.names)

@@ -148,12 +148,14 @@ def service_account(user: str) -> str:
 
 
 class CallerMatcher:
-    """The caller's half: user-agent, identity, source, and who may be exempt at all."""
+    """The caller's half: user-agent, identity, whom it asks to act as, source, and who may be
+    exempt at all."""
 
     __slots__ = (
         "_all",
         "_groups",
         "_identities",
+        "_impersonated",
         "_nobody",
         "_not_exempt",
         "_service_accounts",
@@ -167,6 +169,7 @@ class CallerMatcher:
         self._users = bits.field(lambda m: m.users)
         self._groups = bits.field(lambda m: m.groups)
         self._service_accounts = bits.field(lambda m: m.service_accounts)
+        self._impersonated = bits.field(lambda m: m.impersonated_users)
         self._sources = _source_field(bits)
         self._all = bits.all
         self._not_exempt = sum(bit for rule, bit in bits.rules if not rule.flow.exempt)
@@ -183,6 +186,10 @@ class CallerMatcher:
             mask &= self._not_exempt
         if self._user_agents is not None:
             mask &= self._user_agents.mask(caller.user_agent)
+        if self._impersonated is not None:
+            asked = caller.impersonated
+            impersonated = self._impersonated
+            mask &= impersonated.otherwise if asked is None else impersonated.mask(asked)
         if self._sources is not None:
             mask &= self._sources.mask(caller.source)
         return mask

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apiguard.limiter.flow import Flow, LimitSpec
+from apiguard.limiter.flow import Flow, LimitSpec, Mode
 
-from .matcher import LONGEST_REMEMBERED, Bits, CallerMatcher, Memo, RequestMatcher
+from .matcher import LONGEST_REMEMBERED, MEMO, Bits, CallerMatcher, Memo, RequestMatcher
 from .schema import Match
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Policy:
         "_caller_masks",
         "_caller_matcher",
         "_flows",
+        "_impersonating",
+        "_joint",
         "_request_masks",
         "_request_matcher",
         "default",
@@ -58,8 +60,17 @@ class Policy:
         self.default = default
         self.digest = digest
         # By ``bit_length`` of the matching mask: no bit is the default, the top bit the first rule.
-        self._flows = (default, *(rule.flow for rule in reversed(self.rules)))
+        # None stands for a rule on impersonated users, whose flow is not the whole answer.
+        self._flows: tuple[Flow | None, ...] = (
+            default,
+            *(
+                rule.flow if rule.match.impersonated_users is None else None
+                for rule in reversed(self.rules)
+            ),
+        )
         bits = Bits(self.rules)
+        self._impersonating = bits.where(lambda match: match.impersonated_users is not None)
+        self._joint: dict[tuple[Flow, Flow], Flow] = {}
         self._caller_matcher = CallerMatcher(bits)
         self._request_matcher = RequestMatcher(bits)
         self._caller_masks: Memo[Caller] = Memo()
@@ -77,7 +88,20 @@ class Policy:
         accepted = self._caller_masks.young.get(caller)
         if accepted is None:
             accepted = self._caller_mask(caller)
-        return self._flows[(asked & accepted).bit_length()]
+        flow = self._flows[(asked & accepted).bit_length()]
+        return flow if flow is not None else self._for_impersonation(asked & accepted)
+
+    def _for_impersonation(self, mask: int) -> Flow:
+        """What a rule on impersonated users and the rule that matches otherwise ask together."""
+        rule = self.rules[len(self.rules) - mask.bit_length()]
+        otherwise = self._flows[(mask & ~self._impersonating).bit_length()]
+        assert otherwise is not None  # the rules that are None have just been masked out
+        joint = self._joint.get((rule.flow, otherwise))
+        if joint is None:
+            if len(self._joint) >= MEMO:
+                self._joint.clear()
+            joint = self._joint[rule.flow, otherwise] = _join(rule.flow, otherwise)
+        return joint
 
     def _request_mask(self, info: RequestInfo) -> int:
         mask = self._request_masks.recall(info)
@@ -105,3 +129,12 @@ class Policy:
         """Every limit of every flow: what ``Limiter.respec`` takes."""
         for flow in self.flows():
             yield from flow.limits
+
+
+def _join(stricter: Flow, otherwise: Flow) -> Flow:
+    """Both must admit. A flow that only counts gives way to one that refuses."""
+    if otherwise.exempt:
+        return stricter
+    if stricter.mode is not otherwise.mode:
+        return stricter if stricter.mode is Mode.ENFORCE else otherwise
+    return Flow(stricter.name, (*stricter.limits, *otherwise.limits), stricter.mode)

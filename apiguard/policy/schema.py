@@ -75,6 +75,10 @@ class Match:
     service_accounts: tuple[Pattern, ...] | None = None
     """Verified service accounts as ``namespace/name``."""
 
+    impersonated_users: tuple[Pattern, ...] | None = None
+    """Users the request asks to act as; only requests that ask. Such a rule adds its limits to
+    those of the rule that matches otherwise: whom one asks to be must not buy a looser limit."""
+
     sources: tuple[Network, ...] | None = None
     """Networks holding the client's address."""
 
@@ -182,6 +186,9 @@ def _rule(section: Section) -> RuleDocument:
         exempt=section.boolean("exempt") or False,
         limits=_limits(section),
     )
+    if rule.exempt and rule.match.impersonated_users is not None:
+        reason = "impersonatedUsers can only limit: upstream has not yet judged the impersonation"
+        section.complain("exempt", reason)
     if rule.exempt and "limits" in section:
         section.complain("limits", "an exempt rule has no limits")
     elif rule.exempt and "mode" in section:
@@ -235,6 +242,7 @@ def _match(section: Section) -> Match:
         users=_patterns(section, "users"),
         groups=_patterns(section, "groups"),
         service_accounts=_parsed(section, "serviceAccounts", _service_account),
+        impersonated_users=_patterns(section, "impersonatedUsers"),
         sources=_parsed(section, "sourceCIDRs", parse_network),
         verbs=_verbs(section),
         resources=_parsed(

@@ -20,9 +20,10 @@ import msgspec
 
 from apiguard.limiter.shares import Share
 from apiguard.limiter.table import BucketView
+from apiguard.runtime.files import File
 from apiguard.telemetry.counters import Delta
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 
 MAX_COMMAND: Final = 64 << 20
 """Bytes of one frame to a worker: a full bucket table with long keys fits ``Start``."""
@@ -41,12 +42,21 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Endpoint(msgspec.Struct, frozen=True, array_like=True):
-    """One upstream server as a worker sees it."""
+    """One upstream server as a worker sees it; ``open`` is requests under way on it."""
 
     server: Text
-    usable: bool
+    state: Name
     open: Count = 0
     detail: Text = ""
+
+
+class Upstream(msgspec.Struct, frozen=True, array_like=True):
+    """What probes and operator say of one upstream server; see ``upstream.health.Verdict``."""
+
+    fit: bool
+    condition: int
+    detail: Text = ""
+    drained: bool = False
 
 
 class Traffic(msgspec.Struct, frozen=True, array_like=True):
@@ -82,8 +92,8 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
     ``first_start`` says that this machine never ran the guard before: buckets begin full.
     Otherwise an unknown bucket begins with what one second refills, and goes on refilling since
-    ``guard_started``. ``buckets`` and ``shares`` are what the predecessor had. ``tokens`` is the
-    text of the static tokens file, "" without one.
+    ``guard_started``. ``buckets`` and ``shares`` are what the predecessor had. ``files`` are the
+    contents of configured files, ``upstreams`` one entry per configured server, in order.
     """
 
     protocol: int
@@ -95,7 +105,8 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     policy_name: str
     generation: int
     enforcement: str
-    tokens: str = ""
+    files: dict[str, File] = {}
+    upstreams: tuple[Upstream, ...] = ()
     first_start: bool = False
     guard_started: float = 0.0
     buckets: tuple[BucketView, ...] = ()
@@ -118,11 +129,18 @@ class SetEnforcement(msgspec.Struct, frozen=True, tag="enforcement"):
     enforcement: str
 
 
-class SetTokens(msgspec.Struct, frozen=True, tag="tokens"):
-    """Replace the static tokens; answered by ``Done``."""
+class SetFiles(msgspec.Struct, frozen=True, tag="files"):
+    """These files have new content; answered by ``Done``."""
 
     id: int
-    tokens: str
+    files: dict[str, File]
+
+
+class SetUpstreams(msgspec.Struct, frozen=True, tag="upstreams"):
+    """What is now known of every upstream server, in order; answered by ``Done``."""
+
+    id: int
+    upstreams: tuple[Upstream, ...]
 
 
 class SetShares(msgspec.Struct, frozen=True, tag="shares"):
@@ -200,7 +218,9 @@ class Line(msgspec.Struct, frozen=True, tag="line"):
     fields: dict[Name, str | int | float | bool | None]
 
 
-Command = Start | ApplyPolicy | SetEnforcement | SetTokens | SetShares | Explain | Drain
+Command = (
+    Start | ApplyPolicy | SetEnforcement | SetFiles | SetUpstreams | SetShares | Explain | Drain
+)
 Event = Ready | Failed | Done | Explained | Report | Line
 
 _LENGTH = struct.Struct(">I")

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
+import time
 from typing import TYPE_CHECKING, cast
 
 from apiguard.errors import WireError
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import Session
+from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.runtime.defects import report_defect
 from apiguard.telemetry import bounds
 from apiguard.wire.http1 import Http1Server, State
@@ -36,6 +39,7 @@ class Downstream(asyncio.Protocol):
     """One client connection, from accept to close."""
 
     __slots__ = (
+        "_authority",
         "_body_mark",
         "_close_at",
         "_mark",
@@ -52,8 +56,12 @@ class Downstream(asyncio.Protocol):
         "session",
     )
 
-    def __init__(self, traffic: TrafficServer, peer: Peer) -> None:
+    def __init__(
+        self, traffic: TrafficServer, peer: Peer, authority: ClientAuthority | None
+    ) -> None:
+        """``authority`` is what the TLS handshake verifies a client certificate by."""
         self._traffic = traffic
+        self._authority = authority
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.connected = False
         self.peer = peer
@@ -83,10 +91,16 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._traffic.high_water)
-        if self._traffic.asks_certificates and transport.get_extra_info("peercert"):
-            self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, True)
+        if self._authority is not None and transport.get_extra_info("peercert"):
+            self._certify(transport.get_extra_info("ssl_object"), self._authority)
         self.connected = True
         self._traffic.connected(self)
+
+    def _certify(self, tls: ssl.SSLObject, authority: ClientAuthority) -> None:
+        leaf = tls.getpeercert(binary_form=True)
+        assert leaf is not None
+        certificate = ClientCertificate(leaf, _sent_chain(tls), authority, time.time())
+        self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, certificate)
 
     def data_received(self, data: bytes) -> None:
         traffic = self._traffic
@@ -295,3 +309,17 @@ class Downstream(asyncio.Protocol):
         if exchange is not None:
             exchange.cut()
         self._transport.abort()
+
+
+def _sent_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
+    """What the client sent besides its own certificate, in DER; nothing on a resumed session.
+
+    Without it a certificate of an intermediate authority could not be verified again when the
+    client CA changes. The ssl module offers it from Python 3.13 on only; before, it is there on
+    the object that does the work.
+    """
+    chain = getattr(tls, "get_unverified_chain", None)
+    if chain is not None:
+        return tuple(chain()[1:])
+    certificates = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
+    return tuple(ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in (certificates or ())[1:])

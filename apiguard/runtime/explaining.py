@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 
 from apiguard.errors import WireError
 from apiguard.gateway.decision import Peer
@@ -50,6 +51,7 @@ def offline_gateway(policy: Policy, config: GuardConfig) -> Gateway:
         random=random.Random(0),  # noqa: S311  jitter of answers nobody gets
         enforcement=config.enforcement,
         config=config,
+        wall=time.time,
     )
 
 

@@ -47,12 +47,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Listener:
     """Accepts on one listening socket until ``close``."""
 
-    def __init__(
-        self, traffic: TrafficServer, sock: socket.socket, tls: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, traffic: TrafficServer, sock: socket.socket) -> None:
         self._traffic = traffic
         self._sock = sock
-        self._tls = tls
         self._starting: dict[asyncio.Task[None], float] = {}
         self._resume: asyncio.TimerHandle | None = None
         self._proxies: tuple[Network, ...] = tuple(
@@ -144,9 +141,12 @@ class Listener:
 
     async def _connect(self, sock: socket.socket, peer: Peer) -> None:
         """Gives the place of ``peer`` back unless it becomes a connection."""
-        loop, downstream = self._traffic.loop, Downstream(self._traffic, peer)
+        loop = self._traffic.loop
+        # Both now: the handshake takes a while, and both may have been replaced by its end.
+        tls, authority = self._traffic.tls, self._traffic.authority
+        downstream = Downstream(self._traffic, peer, authority)
         try:
-            if self._tls is None:
+            if tls is None:
                 await loop.connect_accepted_socket(lambda: downstream, sock)
                 return
             # Both loops report their own handshake deadline as a connection aborted by the peer,
@@ -155,7 +155,7 @@ class Listener:
                 await loop.connect_accepted_socket(
                     lambda: downstream,
                     sock,
-                    ssl=self._tls,
+                    ssl=tls,
                     ssl_handshake_timeout=self._handshake_seconds + 1,
                 )
         finally:

@@ -30,12 +30,32 @@ def parse_settings(text: str, name: str) -> GuardConfig:
             key_file=at(tls.key_file),
             client_ca_file=maybe(tls.client_ca_file),
         )
+    upstream, identity = config.upstream, config.identity
+    front_proxy, credentials = upstream.front_proxy, upstream.credentials
+    if front_proxy is not None:
+        front_proxy = replace(
+            front_proxy, cert_file=at(front_proxy.cert_file), key_file=at(front_proxy.key_file)
+        )
+    if credentials is not None:
+        credentials = replace(
+            credentials,
+            cert_file=maybe(credentials.cert_file),
+            key_file=maybe(credentials.key_file),
+            token_file=maybe(credentials.token_file),
+        )
     return replace(
         config,
         listen=replace(config.listen, tls=tls),
-        upstream=replace(config.upstream, ca_file=maybe(config.upstream.ca_file)),
+        upstream=replace(
+            upstream,
+            ca_file=maybe(upstream.ca_file),
+            front_proxy=front_proxy,
+            credentials=credentials,
+        ),
         identity=replace(
-            config.identity, static_tokens_file=maybe(config.identity.static_tokens_file)
+            identity,
+            static_tokens_file=maybe(identity.static_tokens_file),
+            jwt=tuple(replace(one, jwks_file=maybe(one.jwks_file)) for one in identity.jwt),
         ),
         admin=replace(config.admin, token_file=at(config.admin.token_file)),
         state_dir=at(config.state_dir),

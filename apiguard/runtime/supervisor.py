@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from apiguard.errors import ConfigError, StartupError
-from apiguard.identity.authenticator import parse_static_tokens
 from apiguard.limiter.shares import Demand, Rebalancer, Share
 from apiguard.policy.config import GuardConfig
 from apiguard.runtime.control import (
@@ -45,17 +44,31 @@ from apiguard.runtime.control import (
     Ready,
     Report,
     SetEnforcement,
+    SetFiles,
     SetShares,
-    SetTokens,
+    SetUpstreams,
     Start,
+    Upstream,
 )
+from apiguard.runtime.drivers import KEYS_PATH, ApiClient, KeyFetcher
+from apiguard.runtime.files import (
+    OWN_CERT,
+    OWN_KEY,
+    OWN_TOKEN,
+    UPSTREAM_CA,
+    File,
+    Files,
+    keys_of,
+)
+from apiguard.runtime.identities import is_key_set
 from apiguard.runtime.keeper import Changed, Invalid, NotStored, PolicyKeeper, Stale, WouldChange
 from apiguard.runtime.log import StreamLog
 from apiguard.runtime.mirror import Mirror
-from apiguard.runtime.probe import Prober
+from apiguard.runtime.probe import Prober, Server
 from apiguard.runtime.process import WORKER_COMMAND, WorkerProcess
-from apiguard.runtime.reload import read_text
+from apiguard.runtime.rotation import LOOK_SECONDS, Rotation, own_token
 from apiguard.runtime.sockets import open_listeners, raise_descriptor_limit
+from apiguard.runtime.tls import own_context
 from apiguard.telemetry.counters import Totals
 
 ACKNOWLEDGE_SECONDS: Final = 1.0
@@ -85,7 +98,8 @@ REBALANCE_SECONDS: Final = 0.5
 NO_ANSWER: Final = 0
 """Id of a command whose answer nobody waits for."""
 
-MAX_TOKENS_BYTES: Final = 16 << 20
+OWN: Final = frozenset({UPSTREAM_CA, OWN_CERT, OWN_KEY, OWN_TOKEN})
+"""Files behind the guard's own calls."""
 
 MakeCommand = Callable[[int], Command]
 
@@ -105,6 +119,18 @@ class Acknowledgement:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A server was drained or undrained."""
+
+    acknowledged: tuple[Acknowledgement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LastServer:
+    """Every other server is drained: without this one nobody would be served."""
+
+
 class Slot:
     """One place for a worker; processes come and go in it."""
 
@@ -116,6 +142,7 @@ class Slot:
         self.worker: WorkerProcess | None = None
         self.started_at = 0.0
         self.revision = 0
+        self.files: Files = {}
         self.digest = ""
         self.young_deaths = 0
         self.failure = ""
@@ -138,13 +165,12 @@ class Supervisor:
         config_name: str,
         keeper: PolicyKeeper,
         log: StreamLog,
-        prober: Prober,
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self.config = config
         self.keeper = keeper
         self.log = log
-        self.prober = prober
+        self.rotation = Rotation(config)
         self.totals = Totals()
         self.restarts = {"died": 0, "stalled": 0}
         self.started_at = time.time()
@@ -155,7 +181,8 @@ class Supervisor:
         self._command = tuple(command)
         self._config_text = config_text
         self._config_name = config_name
-        self._tokens = ""
+        self._told_problems: dict[str, str] = {}
+        self._fetched: Files = {}
         self._stopping = asyncio.Event()
         self._hurried = False
         self._failure = ""
@@ -174,15 +201,29 @@ class Supervisor:
         host, port = self.slots[0].listening.getsockname()[:2]
         return str(host), int(port)
 
+    @property
+    def files(self) -> Files:
+        """What workers are to know: files of the configuration, and fetched key sets."""
+        return {**self.rotation.files, **self._fetched}
+
     # Life.
 
     def open(self) -> None:
-        """Reads the token file and binds the listening sockets.
+        """Reads the files of the configuration and binds the listening sockets.
 
         Raises StartupError or ConfigError.
         """
         raise_descriptor_limit()
-        self._tokens = self._read_tokens()
+        self.rotation.load()
+        files = self.rotation.files
+        upstream = self.config.upstream
+        self._client = ApiClient(own_context(files), own_token(files), upstream.server_name or "")
+        self.prober = Prober(upstream.servers, self._client, self._judged)
+        self.keys = [
+            KeyFetcher(self._client, self.prober, self._key_sink(one.issuer))
+            for one in self.config.identity.jwt
+            if one.jwks_file is None
+        ]
         listeners = open_listeners(
             self.config.listen.address, self.config.workers, "listen.address"
         )
@@ -199,7 +240,15 @@ class Supervisor:
         """
         self._install_signals(asyncio.get_running_loop())
         keepers = [self._spawn(self._keep(slot)) for slot in self.slots]
-        others = [self._spawn(self._watch()), self._spawn(self.prober.run())]
+        others = [
+            self._spawn(work)
+            for work in (
+                self._watch(),
+                self.prober.run(),
+                self._follow_files(),
+                *(fetcher.run() for fetcher in self.keys),
+            )
+        ]
         if len(self.slots) > 1:
             others.append(self._spawn(self._rebalance()))
         try:
@@ -217,6 +266,7 @@ class Supervisor:
             # Keepers are not cancelled but end with their workers, which they have to reap.
             await asyncio.wait(keepers, timeout=KILL_SECONDS)
             await asyncio.gather(*others, return_exceptions=True)
+            await self._client.close()
 
     def stop(self) -> None:
         """First call drains, second ends at once: what SIGTERM and SIGINT do."""
@@ -310,6 +360,7 @@ class Supervisor:
     def _start_message(self, slot: Slot) -> Start:
         revision = self.keeper.active.revision
         slot.revision = revision.number
+        slot.files = self.files
         # Only the very first worker of a slot may begin with full buckets: its successor would
         # hand a second burst to everybody whose level was not mirrored yet.
         first = self.keeper.first_start and self.restarts == {"died": 0, "stalled": 0}
@@ -323,7 +374,8 @@ class Supervisor:
             policy_name=revision.policy_name,
             generation=revision.generation,
             enforcement=self.enforcement,
-            tokens=self._tokens,
+            files=slot.files,
+            upstreams=self._upstreams(),
             first_start=first,
             guard_started=self._started,
             buckets=tuple(slot.mirror.buckets.values()),
@@ -446,10 +498,17 @@ class Supervisor:
         if slot.revision != self.keeper.active.revision.number:
             # The policy changed while this worker was starting with the one before.
             self._spawn(self._catch_up(slot))
+        if slot.files != self.files:
+            self._spawn(self._files_to(slot, self.files))
+        if slot.worker is not None:
+            slot.worker.send(SetUpstreams(NO_ANSWER, self._upstreams()))
 
     async def _catch_up(self, slot: Slot) -> None:
         await self._apply_policy(slot)
         await self._apply_enforcement(slot)
+
+    async def _files_to(self, slot: Slot, files: Files) -> None:
+        await self._ask(slot, lambda number: SetFiles(number, files))
 
     def _fail_startup(self, reason: str) -> None:
         """A worker that never served and says why will not do better the next time."""
@@ -482,9 +541,9 @@ class Supervisor:
         return change, await self._all(self._apply_enforcement)
 
     async def reload(self) -> None:
-        """SIGHUP: the policy file if it changed, and the static tokens."""
+        """SIGHUP: the policy file if it changed, and files that are followed anyway, at once."""
+        await self._look_at_files()
         try:
-            tokens = await asyncio.get_running_loop().run_in_executor(None, self._read_tokens)
             change = await self.keeper.reload_file()
         except (StartupError, ConfigError) as error:
             self.log.error("reload failed", reason=str(error))
@@ -496,8 +555,6 @@ class Supervisor:
                 )
         elif isinstance(change, Changed):
             await self._policy_to_workers()
-        self._tokens = tokens
-        await self._all(self._apply_tokens)
         active = self.keeper.active
         self.log.info("reloaded", generation=active.revision.generation, why=active.why)
 
@@ -546,9 +603,6 @@ class Supervisor:
         slot.revision = self.keeper.active.revision.number
         return await self._ask(slot, lambda number: SetEnforcement(number, self.enforcement))
 
-    async def _apply_tokens(self, slot: Slot) -> Acknowledgement:
-        return await self._ask(slot, lambda number: SetTokens(number, self._tokens))
-
     async def _ask(self, slot: Slot, make: MakeCommand) -> Acknowledgement:
         if slot.worker is None:
             return Acknowledgement(slot.index, "worker is being replaced")
@@ -561,11 +615,84 @@ class Supervisor:
             self.log.error("worker did not apply a change", worker=slot.index, reason=problem)
         return Acknowledgement(slot.index, problem)
 
-    def _read_tokens(self) -> str:
-        """Raises StartupError or ConfigError: workers get only what they will accept."""
-        path = self.config.identity.static_tokens_file
-        if not path:
-            return ""
-        text = read_text(path, "identity.staticTokensFile", MAX_TOKENS_BYTES)
-        parse_static_tokens(text, path)
-        return text
+    # Files that change.
+
+    async def _follow_files(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._look_at_files()
+
+    async def _look_at_files(self) -> None:
+        """Puts changed files to use on every worker; broken ones are told of once."""
+        changed = await asyncio.get_running_loop().run_in_executor(None, self.rotation.look)
+        for name, reason in self.rotation.problems.items():
+            if self._told_problems.get(name) != reason:
+                self.log.error(
+                    "file is broken, what it held before stays", file=name, reason=reason
+                )
+        self._told_problems = dict(self.rotation.problems)
+        if not changed:
+            return
+        self.log.warning("files changed", files=", ".join(changed))
+        if changed.keys() & OWN:
+            files = self.rotation.files
+            await self._client.use(own_context(files), own_token(files))
+        await self._files_to_workers(changed)
+
+    async def _files_to_workers(self, changed: Files) -> None:
+        async def apply(slot: Slot) -> Acknowledgement:
+            return await self._ask(slot, lambda number: SetFiles(number, changed))
+
+        await self._all(apply)
+
+    def _key_sink(self, issuer: str) -> Callable[[bytes], bool]:
+        """Takes fetched key sets of ``issuer``; what is none is refused, and the last one stays."""
+        name = keys_of(issuer)
+
+        def take(text: bytes) -> bool:
+            if not is_key_set(text):
+                return False
+            known = self._fetched.get(name)
+            if known is None or known.data != text:
+                self._fetched[name] = File(KEYS_PATH, text)
+                self._spawn(self._files_to_workers({name: self._fetched[name]}))
+            return True
+
+        return take
+
+    # Upstream servers.
+
+    async def set_drained(self, server: Server, drained: bool, actor: str) -> Drained | LastServer:
+        """Keeps new requests from a server, or lets them come again."""
+        others = [other for other in self.prober.servers if other is not server]
+        if drained and all(other.drained for other in others):
+            return LastServer()
+        server.drained = drained
+        self.log.warning("server drained" if drained else "server undrained", server=server.url,
+                         actor=actor)  # fmt: skip
+        return Drained(await self._all(self._apply_upstreams))
+
+    def _judged(self, server: Server, turned: bool) -> None:
+        """A probe changed what is known of a server: workers are told, nobody waits."""
+        if turned:
+            verdict = server.health.verdict
+            self.log.warning(
+                "server is fit" if verdict.fit else "server is not fit",
+                server=server.url,
+                condition=verdict.condition.name.lower(),
+                detail=verdict.detail,
+            )
+        message = SetUpstreams(NO_ANSWER, self._upstreams())
+        for slot in self.slots:
+            if slot.worker is not None and slot.state is State.SERVING:
+                slot.worker.send(message)
+
+    def _upstreams(self) -> tuple[Upstream, ...]:
+        return tuple(
+            Upstream(v.fit, v.condition.value, v.detail, server.drained)
+            for server in self.prober.servers
+            for v in (server.health.verdict,)
+        )
+
+    async def _apply_upstreams(self, slot: Slot) -> Acknowledgement:
+        return await self._ask(slot, lambda number: SetUpstreams(number, self._upstreams()))

@@ -1,69 +1,147 @@
-"""TLS contexts of both sides, from files. Whatever is wrong with a file is one clear line.
+"""TLS contexts of both sides, from contents of files. Whatever is wrong is one clear line.
 
-The supervisor builds them once at start to refuse bad files before anything listens; each worker
-builds its own.
+The supervisor builds them once at start and at each change, to refuse bad files before anybody
+relies on them; each worker builds its own. A context is never changed after it is in use: new
+files make a new one, and sessions that were to be resumed end with the old one, whose tickets only
+it can read. So no resumed session outlives a change of the client CA.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl
+from collections.abc import Iterator
 
 from apiguard.errors import StartupError
+from apiguard.runtime.files import (
+    CLIENT_CA,
+    FRONT_PROXY_CERT,
+    FRONT_PROXY_KEY,
+    OWN_CERT,
+    OWN_KEY,
+    SERVING_CERT,
+    SERVING_KEY,
+    UPSTREAM_CA,
+    File,
+    Files,
+    read_file,
+)
+from apiguard.upstream.kind import Kind
 
 ALPN = ("http/1.1",)
 
 
-def server_context(cert_file: str, key_file: str, client_ca_file: str | None) -> ssl.SSLContext:
-    """For the listening side. With ``client_ca_file`` a client may present a certificate.
+def serving_context(files: Files) -> ssl.SSLContext | None:
+    """For the listening side; None without a certificate. Raises StartupError.
 
-    Raises StartupError.
+    With a client CA a client may present a certificate. One that does not chain ends the
+    handshake: Python's TLS cannot merely request one, as kube-apiserver does.
     """
+    if SERVING_CERT not in files:
+        return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(list(ALPN))
     # Renegotiation lets a client make the server work; compression leaks secrets by length.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    try:
-        context.load_cert_chain(cert_file, key_file, password=_no_password)
-    except OSError as error:
-        raise StartupError(_pair_problem(cert_file, key_file, error)) from error
-    if client_ca_file:
-        _trust(context, client_ca_file, "listen.tls.clientCAFile")
+    _present(context, files, SERVING_CERT, SERVING_KEY)
+    if CLIENT_CA in files:
+        _trust(context, files[CLIENT_CA], CLIENT_CA)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
-def upstream_context(ca_file: str | None) -> ssl.SSLContext:
-    """For connections to API servers: verified, by ``ca_file`` or the system's authorities.
+def plain_context(files: Files) -> ssl.SSLContext:
+    """For connections to API servers that prove nothing. Raises StartupError."""
+    return _towards_upstream(files)
+
+
+def front_proxy_context(files: Files) -> ssl.SSLContext | None:
+    """For connections that carry identity headers; None without upstream.frontProxy.
 
     Raises StartupError.
     """
+    if FRONT_PROXY_CERT not in files:
+        return None
+    context = _towards_upstream(files)
+    _present(context, files, FRONT_PROXY_CERT, FRONT_PROXY_KEY)
+    return context
+
+
+def upstream_contexts(files: Files) -> dict[Kind, ssl.SSLContext]:
+    """By what a connection proves. Raises StartupError."""
+    contexts = {Kind.PLAIN: plain_context(files)}
+    front_proxy = front_proxy_context(files)
+    if front_proxy is not None:
+        contexts[Kind.FRONT_PROXY] = front_proxy
+    return contexts
+
+
+def own_context(files: Files) -> ssl.SSLContext:
+    """For the guard's own calls; never with the front-proxy certificate. Raises StartupError."""
+    context = _towards_upstream(files)
+    if OWN_CERT in files:
+        _present(context, files, OWN_CERT, OWN_KEY)
+    return context
+
+
+def server_context(cert_file: str, key_file: str, client_ca_file: str | None) -> ssl.SSLContext:
+    """``serving_context`` from paths. Raises StartupError."""
+    paths = {SERVING_CERT: cert_file, SERVING_KEY: key_file}
+    if client_ca_file:
+        paths[CLIENT_CA] = client_ca_file
+    context = serving_context({name: read_file(path, name) for name, path in paths.items()})
+    assert context is not None
+    return context
+
+
+def upstream_context(ca_file: str | None) -> ssl.SSLContext:
+    """``plain_context`` from a path. Raises StartupError."""
+    return plain_context({UPSTREAM_CA: read_file(ca_file, UPSTREAM_CA)} if ca_file else {})
+
+
+def _towards_upstream(files: Files) -> ssl.SSLContext:
+    """Verifies API servers, by upstream.caFile or the system's authorities."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(list(ALPN))
-    if ca_file:
-        _trust(context, ca_file, "upstream.caFile")
+    if UPSTREAM_CA in files:
+        _trust(context, files[UPSTREAM_CA], UPSTREAM_CA)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context
 
 
-def _trust(context: ssl.SSLContext, path: str, field: str) -> None:
+def _trust(context: ssl.SSLContext, file: File, name: str) -> None:
     try:
-        context.load_verify_locations(path)
+        with _in_memory(file.data) as path:
+            context.load_verify_locations(path)
     except OSError as error:
-        raise StartupError(f"{field} {path}: {_reason(error, 'no certificate')}") from error
+        raise StartupError(f"{name} {file.path}: {_reason(error, 'no certificate')}") from error
 
 
-def _pair_problem(cert_file: str, key_file: str, error: OSError) -> str:
-    for path, field in ((cert_file, "certFile"), (key_file, "keyFile")):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as missing:
-            return f"listen.tls.{field} {path}: {missing.strerror}"
-    reason = _reason(error, "not a certificate and its key in PEM")
-    return f"listen.tls certFile {cert_file}, keyFile {key_file}: {reason}"
+def _present(context: ssl.SSLContext, files: Files, cert: str, key: str) -> None:
+    try:
+        with _in_memory(files[cert].data) as chain, _in_memory(files[key].data) as secret:
+            context.load_cert_chain(chain, secret, password=_no_password)
+    except OSError as error:
+        reason = _reason(error, "not a certificate and its key in PEM")
+        section = cert.rpartition(".")[0]
+        paths = f"certFile {files[cert].path}, keyFile {files[key].path}"
+        raise StartupError(f"{section} {paths}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
+    """A path to ``data`` that no disk sees: OpenSSL, as Python offers it, loads keys from paths."""
+    descriptor = os.memfd_create("apiguard", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _reason(error: OSError, otherwise: str) -> str:

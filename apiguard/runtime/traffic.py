@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,12 +21,15 @@ from urllib.parse import urlsplit
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.gateway import Gateway
 from apiguard.policy.config import GuardConfig
+from apiguard.policy.identityconfig import identity_names
 from apiguard.runtime.downstream import Downstream
 from apiguard.runtime.listener import Listener
 from apiguard.runtime.upstream import UpstreamDriver
 from apiguard.telemetry import bounds
 from apiguard.telemetry.counters import Counters
-from apiguard.upstream.endpoint import Address, Endpoint, Lane
+from apiguard.upstream.endpoint import Address, Endpoint, Lane, State
+from apiguard.upstream.health import Verdict
+from apiguard.upstream.kind import Kind
 from apiguard.wire.headers import HeaderRules
 from apiguard.wire.heads import RequestHeads
 
@@ -47,10 +51,10 @@ class Touched(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """One upstream server: ``detail`` is the last error, "" while it is usable."""
+    """One upstream server: ``detail`` is why it is in its state, "" for no reason."""
 
     server: str
-    usable: bool
+    state: State
     open: int
     detail: str
 
@@ -68,7 +72,8 @@ class TrafficView:
 class TrafficServer:
     """Carries the traffic of one worker on ``loop``.
 
-    ``tls`` faces clients, ``upstream_tls`` API servers; None speaks plain HTTP.
+    ``tls`` faces clients; None speaks plain HTTP. ``upstream_tls`` faces API servers, by what the
+    connection proves; it may be empty where all of them speak plain HTTP.
 
     ``high_water`` is what a transport may hold before its source pauses: a quarter of the bound
     on bytes buffered per direction, because one read of up to 256 KiB still comes on top, and TLS
@@ -83,7 +88,7 @@ class TrafficServer:
         config: GuardConfig,
         counters: Counters,
         tls: ssl.SSLContext | None,
-        upstream_tls: ssl.SSLContext | None,
+        upstream_tls: Mapping[Kind, ssl.SSLContext],
     ) -> None:
         self.loop = loop
         self.gateway = gateway
@@ -93,12 +98,12 @@ class TrafficServer:
         self.high_water = config.bounds.connection.buffered_bytes // 4
         self.touched: list[Touched] = []
         self.heads = RequestHeads(
-            HeaderRules(),
+            HeaderRules(identity_names(config.upstream.front_proxy)),
             target_bytes=config.bounds.request.target_bytes,
             header_fields=config.bounds.request.header_fields,
         )
-        self.asks_certificates = tls is not None and tls.verify_mode is not ssl.CERT_NONE
-        self._tls = tls
+        self.tls = tls
+        self.authority = gateway.authenticator.authority
         self._listeners: list[Listener] = []
         self._downstreams: set[Downstream] = set()
         self._sources: Counter[str] = Counter()
@@ -112,7 +117,28 @@ class TrafficServer:
 
     def listen(self, sock: socket.socket) -> None:
         """Start accepting on an inherited listening socket."""
-        self._listeners.append(Listener(self, sock, self._tls))
+        self._listeners.append(Listener(self, sock))
+
+    # -- changes at runtime ------------------------------------------------------------------
+
+    def set_tls(self, tls: ssl.SSLContext | None) -> None:
+        """For connections accepted from now on; sessions of the old context are not resumed.
+
+        The gateway's authenticator must already be the one that goes with it.
+        """
+        self.tls = tls
+        self.authority = self.gateway.authenticator.authority
+
+    def judge(self, index: int, verdict: Verdict, *, drained: bool) -> None:
+        """What probes and operator say of the server at ``index``."""
+        endpoint = self.upstream.pool.endpoints[index]
+        if verdict.fit and not endpoint.verdict.fit:
+            # Probes have just spoken with it, so what traffic found before is out of date.
+            endpoint.answered()
+        endpoint.verdict = verdict
+        endpoint.drained = drained
+        self.upstream.reconsider(self.clock())
+        self.flush()
 
     # -- connections -------------------------------------------------------------------------
 
@@ -176,7 +202,7 @@ class TrafficServer:
             exchanges=sum(e.load for e in pool.endpoints) + pool.waiting,
             watches=sum(e.active[Lane.LONG] for e in pool.endpoints),
             endpoints=tuple(
-                EndpointView(str(e.address), e.usable(now), e.load, e.last_error)
+                EndpointView(str(e.address), e.state(now), e.load, e.detail())
                 for e in pool.endpoints
             ),
         )

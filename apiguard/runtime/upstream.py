@@ -10,6 +10,7 @@ import asyncio
 import random
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from apiguard.gateway import replies
@@ -18,7 +19,8 @@ from apiguard.kube.status import Representation
 from apiguard.runtime.defects import report_defect
 from apiguard.telemetry import bounds
 from apiguard.upstream.endpoint import Endpoint, Lane
-from apiguard.upstream.pool import Ceilings, Pool, Verdict
+from apiguard.upstream.kind import Kind
+from apiguard.upstream.pool import Ceilings, Opening, Pool, Verdict
 from apiguard.wire.http1 import Http1Client
 
 if TYPE_CHECKING:
@@ -32,16 +34,33 @@ CONNECT_SECONDS = 5.0
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to an endpoint."""
+    """One connection to an endpoint; ``context`` is what it was opened with."""
 
-    __slots__ = ("_driver", "_reading", "_traffic", "_transport", "codec", "endpoint")
+    __slots__ = (
+        "_driver",
+        "_reading",
+        "_traffic",
+        "_transport",
+        "codec",
+        "context",
+        "endpoint",
+        "kind",
+    )
 
-    def __init__(self, driver: UpstreamDriver, endpoint: Endpoint) -> None:
+    def __init__(
+        self,
+        driver: UpstreamDriver,
+        endpoint: Endpoint,
+        kind: Kind,
+        context: ssl.SSLContext | None,
+    ) -> None:
         self._driver = driver
         self._traffic = driver.traffic
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reading = True
         self.endpoint = endpoint
+        self.kind = kind
+        self.context = context
         self.codec = Http1Client(on_output=self._touch, on_released=self._released)
 
     def _touch(self) -> None:
@@ -65,17 +84,26 @@ class UpstreamConnection(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
+        codec = self.codec
         try:
-            self.codec.receive_data(data)
+            codec.receive_data(data)
         except Exception as defect:  # ours: the exchange on this connection pays, nobody else
-            self.codec.fail(f"incident {report_defect(defect)}")
+            codec.fail(f"incident {report_defect(defect)}")
+        if self.endpoint.losses and not codec.awaits_head:
+            self.endpoint.answered()
         self._traffic.flush()
 
     def eof_received(self) -> None:
+        self._note_loss()
         self.codec.receive_eof()
         self._traffic.flush()
 
+    def _note_loss(self) -> None:
+        if self.codec.awaits_head:
+            self.endpoint.lost(self._traffic.clock())
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._note_loss()
         self.codec.lost()
         self._driver.lost(self)
         self._traffic.flush()
@@ -125,10 +153,13 @@ class UpstreamDriver:
     """Opens, counts and closes; the Dispatcher of every session."""
 
     def __init__(
-        self, traffic: TrafficServer, endpoints: list[Endpoint], tls: ssl.SSLContext | None
+        self,
+        traffic: TrafficServer,
+        endpoints: list[Endpoint],
+        tls: Mapping[Kind, ssl.SSLContext],
     ) -> None:
         self.traffic = traffic
-        self._tls = tls
+        self._tls = dict(tls)
         limits = traffic.config.bounds.upstream
         self.pool: Pool[Exchange, UpstreamConnection] = Pool(
             endpoints,
@@ -147,18 +178,19 @@ class UpstreamDriver:
 
     def dispatch(self, exchange: Exchange) -> None:
         now = self.traffic.clock()
-        result = self.pool.submit(exchange, exchange.forward.lane, now)
+        forward = exchange.forward
+        result = self.pool.submit(exchange, forward.kind, forward.lane, now)
         if isinstance(result, UpstreamConnection):
             exchange.assigned(result.codec, now)
         elif result is Verdict.QUEUED:
-            self._open_wanted(now)
+            self.reconsider(now)
         elif result is Verdict.UNAVAILABLE:
             exchange.refused(replies.UNAVAILABLE)
         else:
             self._refuse_full(exchange)
 
     def withdraw(self, exchange: Exchange) -> None:
-        self.pool.withdraw(exchange, exchange.forward.lane)
+        self.pool.withdraw(exchange, exchange.forward.kind, exchange.forward.lane)
 
     def _refuse_full(self, exchange: Exchange) -> None:
         long = exchange.forward.lane is Lane.LONG
@@ -169,65 +201,97 @@ class UpstreamDriver:
 
     # -- connections -------------------------------------------------------------------------
 
-    def _open_wanted(self, now: float) -> None:
-        for endpoint, lane in self.pool.to_open(now):
-            task = self.traffic.loop.create_task(self._open(endpoint, lane))
+    def reconsider(self, now: float) -> None:
+        """Carry out what the pool plans for waiting requests, and answer those it has nothing
+        for. Called after everything that may change its mind."""
+        pool = self.pool
+        if not pool.waiting:
+            return
+        plan = pool.plan(now)
+        for opening in plan.open:
+            task = self.traffic.loop.create_task(self._open(opening))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
-
-    async def _open(self, endpoint: Endpoint, lane: Lane) -> None:
-        address = endpoint.address
-        name = self.traffic.config.upstream.server_name or address.host
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await self.traffic.loop.create_connection(
-                    lambda: UpstreamConnection(self, endpoint),
-                    address.host,
-                    address.port,
-                    ssl=self._tls if address.tls else None,
-                    server_hostname=name if address.tls else None,
-                )
-        except (OSError, ssl.SSLError) as error:
-            self._open_failed(endpoint, lane, _reason(error))
-        except BaseException:
-            self._open_failed(endpoint, lane, "connecting was given up")
-            raise
-        else:
-            self._opened(connection, lane)
-        self._open_wanted(self.traffic.clock())
-        self.traffic.flush()
-
-    def _opened(self, connection: UpstreamConnection, lane: Lane) -> None:
-        if connection.codec.reusable:
-            now = self.traffic.clock()
-            job = self.pool.opened(connection.endpoint, lane, connection, now)
-            self._hand_out(job, connection, now)
-        else:  # a server that speaks first, or has left again, answers nobody
-            self._open_failed(connection.endpoint, lane, "closed as soon as it was opened")
-
-    def _open_failed(self, endpoint: Endpoint, lane: Lane, reason: str) -> None:
-        for exchange in self.pool.open_failed(endpoint, lane, reason, self.traffic.clock()):
+        for exchange, connection in plan.assign:
+            exchange.assigned(connection.codec, now)
+        for exchange in pool.stranded(now):
             exchange.refused(replies.UNAVAILABLE)
 
-    def _hand_out(
-        self, exchange: Exchange | None, connection: UpstreamConnection, now: float
-    ) -> None:
-        if exchange is not None:
-            exchange.assigned(connection.codec, now)
+    async def _open(self, opening: Opening) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                connection = await self._connect(opening)
+        except (OSError, ssl.SSLError) as error:
+            self.pool.open_failed(opening, _reason(error), self.traffic.clock())
+        except BaseException:
+            self.pool.open_failed(opening, "connecting was given up", self.traffic.clock())
+            raise
+        else:
+            self._opened(opening, connection)
+        self.reconsider(self.traffic.clock())
+        self.traffic.flush()
+
+    async def _connect(self, opening: Opening) -> UpstreamConnection:
+        """Raises OSError. A front-proxy connection without its certificate is never made: what
+        goes out on it names whoever it likes."""
+        endpoint, kind = opening.endpoint, opening.kind
+        address = endpoint.address
+        tls = self._tls.get(kind) if address.tls else None
+        if tls is None and (address.tls or kind is Kind.FRONT_PROXY):
+            raise OSError("nothing to open this kind of connection with")
+        name = self.traffic.config.upstream.server_name or address.host
+        _, connection = await self.traffic.loop.create_connection(
+            lambda: UpstreamConnection(self, endpoint, kind, tls),
+            address.host,
+            address.port,
+            ssl=tls,
+            server_hostname=name if tls else None,
+        )
+        return connection
+
+    def _opened(self, opening: Opening, connection: UpstreamConnection) -> None:
+        now = self.traffic.clock()
+        if not connection.codec.reusable:
+            # A server that speaks first, or has left again, answers nobody.
+            self.pool.open_failed(opening, "closed as soon as it was opened", now)
+            return
+        self.pool.opened(opening, connection, now)
+        if self._outdated(connection):
+            self._drop(connection)
+
+    def _outdated(self, connection: UpstreamConnection) -> bool:
+        """The files it was opened with have been replaced since."""
+        return connection.context is not None and connection.context is not self._tls.get(
+            connection.kind
+        )
+
+    def _drop(self, connection: UpstreamConnection) -> None:
+        self.pool.closed(connection)
+        connection.close()
 
     def released(self, connection: UpstreamConnection) -> None:
         """Its response is complete; it may carry another request."""
         now = self.traffic.clock()
-        if connection.codec.reusable:
-            self._hand_out(self.pool.released(connection, now), connection, now)
-        else:
+        if not connection.codec.reusable:
             self.pool.closed(connection)
-            self._open_wanted(now)
+        elif self._outdated(connection):
+            self._drop(connection)
+        else:
+            self.pool.released(connection, now)
+        self.reconsider(now)
 
     def lost(self, connection: UpstreamConnection) -> None:
         self.pool.closed(connection)
-        if self.pool.waiting:
-            self._open_wanted(self.traffic.clock())
+        self.reconsider(self.traffic.clock())
+
+    def set_tls(self, tls: Mapping[Kind, ssl.SSLContext]) -> None:
+        """Connections from now on are opened with these; idle ones go, busy ones after their
+        response."""
+        for kind in Kind:
+            if tls.get(kind) is not self._tls.get(kind):
+                for connection in self.pool.retire(kind):
+                    connection.close()
+        self._tls = dict(tls)
 
     # -- the tick ----------------------------------------------------------------------------
 
@@ -238,8 +302,7 @@ class UpstreamDriver:
         for connection in self.pool.idle_since(now - limit):
             self.traffic.counters.hit(bounds.UPSTREAM_IDLE)
             connection.close()
-        if self.pool.waiting:
-            self._open_wanted(now)
+        self.reconsider(now)
 
     def close(self) -> None:
         for task in self._opening:

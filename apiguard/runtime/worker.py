@@ -23,9 +23,8 @@ from typing import Final
 
 import uvloop
 
-from apiguard.errors import ApiguardError, ConfigError
+from apiguard.errors import ApiguardError, ConfigError, StartupError
 from apiguard.gateway.gateway import Gateway
-from apiguard.identity.authenticator import Authenticator
 from apiguard.limiter.limiter import FirstLevel, Limiter
 from apiguard.limiter.shares import Shares
 from apiguard.policy.compile import compile_policy
@@ -48,21 +47,40 @@ from apiguard.runtime.control import (
     Ready,
     Report,
     SetEnforcement,
+    SetFiles,
     SetShares,
-    SetTokens,
+    SetUpstreams,
     Start,
     Traffic,
+    Upstream,
     read_command,
 )
+from apiguard.runtime.drivers import ApiClient, Reviewer, first_fit
 from apiguard.runtime.explaining import explain
+from apiguard.runtime.files import (
+    CLIENT_CA,
+    FRONT_PROXY_CERT,
+    FRONT_PROXY_KEY,
+    OWN_CERT,
+    OWN_KEY,
+    OWN_TOKEN,
+    SERVING_CERT,
+    SERVING_KEY,
+    UPSTREAM_CA,
+    Files,
+)
+from apiguard.runtime.identities import make_authenticator, renew
 from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
 from apiguard.runtime.reload import compile_off_loop
+from apiguard.runtime.rotation import own_token
 from apiguard.runtime.settings import parse_settings
-from apiguard.runtime.tls import server_context, upstream_context
+from apiguard.runtime.tls import own_context, serving_context, upstream_contexts
 from apiguard.runtime.traffic import TrafficServer, TrafficView
 from apiguard.telemetry.bounds import BUCKETS
 from apiguard.telemetry.counters import Counters
+from apiguard.upstream.health import Verdict
+from apiguard.upstream.readyz import Condition
 
 REPORT_SECONDS: Final = 0.2
 
@@ -70,6 +88,11 @@ NICENESS: Final = 5
 """Below the supervisor, whose admin port must answer while workers use up the machine."""
 
 EXIT_CANNOT_SERVE: Final = 1
+
+SERVING: Final = frozenset({SERVING_CERT, SERVING_KEY, CLIENT_CA})
+UPSTREAM: Final = frozenset({UPSTREAM_CA, FRONT_PROXY_CERT, FRONT_PROXY_KEY})
+OWN: Final = frozenset({UPSTREAM_CA, OWN_CERT, OWN_KEY, OWN_TOKEN})
+"""Files that make a new TLS context of each side."""
 
 
 class Worker:
@@ -125,18 +148,31 @@ class Worker:
         limiter.respec(policy.limits(), now)
         limiter.restore(start.buckets, now)
         counters = Counters()
+        front_proxy = config.upstream.front_proxy
         gateway = Gateway(
             policy=policy,
             limiter=limiter,
-            authenticator=Authenticator.from_static_tokens(start.tokens),
+            authenticator=make_authenticator(config, start.files, start.workers, now),
             counters=counters,
             random=random.Random(),  # noqa: S311  spreads retries, guards nothing
             enforcement=Enforcement(start.enforcement),
             config=config,
+            wall=time.time,
+            front_proxy=front_proxy.names() if front_proxy is not None else None,
         )
-        traffic = _traffic_server(config, gateway, counters)
+        traffic = TrafficServer(
+            loop=asyncio.get_running_loop(),
+            gateway=gateway,
+            config=config,
+            counters=counters,
+            tls=serving_context(start.files),
+            upstream_tls=upstream_contexts(start.files),
+        )
+        _judge(traffic, start.upstreams)
         traffic.listen(self._listening)
-        return Serving(self._channel, self._log, gateway, traffic, self._listening)
+        return Serving(
+            self._channel, self._log, config, start.files, gateway, traffic, self._listening
+        )
 
     def _fail(self, reason: str) -> int:
         self._channel.send(Failed(reason[:MAX_TEXT]))
@@ -153,19 +189,6 @@ class Worker:
         self._channel.send(Line(level, message[:MAX_TEXT], short))
 
 
-def _traffic_server(config: GuardConfig, gateway: Gateway, counters: Counters) -> TrafficServer:
-    tls = config.listen.tls
-    encrypted = any(server.startswith("https:") for server in config.upstream.servers)
-    return TrafficServer(
-        loop=asyncio.get_running_loop(),
-        gateway=gateway,
-        config=config,
-        counters=counters,
-        tls=server_context(tls.cert_file, tls.key_file, tls.client_ca_file) if tls else None,
-        upstream_tls=upstream_context(config.upstream.ca_file) if encrypted else None,
-    )
-
-
 class Serving:
     """A worker that serves: carries out commands one after the other, reports every 200 ms."""
 
@@ -173,10 +196,14 @@ class Serving:
         self,
         channel: Channel[Command],
         log: RelayLog,
+        config: GuardConfig,
+        files: Files,
         gateway: Gateway,
         traffic: TrafficServer,
         listening: socket.socket,
     ) -> None:
+        self._config = config
+        self._files = files
         self._listening = listening
         self._channel = channel
         self._log = log
@@ -184,9 +211,26 @@ class Serving:
         self._traffic = traffic
         self._loop = asyncio.get_running_loop()
         self._due = time.monotonic()
+        reviews = gateway.authenticator.reviews
+        self._client: ApiClient | None = None
+        self._reviewer: Reviewer | None = None
+        if reviews is not None:
+            name = config.upstream.server_name or ""
+            self._client = ApiClient(own_context(files), own_token(files), name)
+            self._reviewer = Reviewer(reviews, self._client, self)
+
+    def fit(self) -> list[str]:
+        """Servers for the guard's own calls, best first."""
+        now = time.monotonic()
+        return first_fit(
+            (str(e.address), e.fit(now), e.usable(now))
+            for e in self._traffic.upstream.pool.endpoints
+        )
 
     async def run(self, commands: asyncio.Queue[Command]) -> int:
         """Until a drain is over: 0. A cancellation closes everything at once."""
+        reviewer = self._reviewer
+        reviewing = None if reviewer is None else self._loop.create_task(reviewer.run())
         self._channel.send(Ready(self._gateway.policy.digest))
         self._report()
         try:
@@ -198,6 +242,10 @@ class Serving:
                 await self._carry_out(command)
         finally:
             self._traffic.close()
+            if reviewing is not None:
+                reviewing.cancel()
+            if self._client is not None:
+                await self._client.close()
 
     async def _drain(self, seconds: float) -> None:
         draining = self._loop.create_task(self._traffic.drain(seconds))
@@ -213,8 +261,11 @@ class Serving:
                 await self._apply_policy(command)
             case SetEnforcement():
                 self._set_enforcement(command)
-            case SetTokens():
-                self._set_tokens(command)
+            case SetFiles():
+                await self._set_files(command)
+            case SetUpstreams():
+                _judge(self._traffic, command.upstreams)
+                self._channel.send(Done(command.id))
             case SetShares():
                 self._gateway.limiter.set_shares(command.shares, time.monotonic())
                 self._channel.send(Done(command.id))
@@ -240,13 +291,28 @@ class Serving:
             return
         self._done(command.id)
 
-    def _set_tokens(self, command: SetTokens) -> None:
+    async def _set_files(self, command: SetFiles) -> None:
+        """All of it or nothing: everything is made from the new files before any is used."""
+        changed = command.files
+        files = {**self._files, **changed}
         try:
-            authenticator = Authenticator.from_static_tokens(command.tokens)
-        except ConfigError as error:
+            tls = serving_context(files) if changed.keys() & SERVING else self._traffic.tls
+            upstream_tls = upstream_contexts(files) if changed.keys() & UPSTREAM else None
+            own = (own_context(files), own_token(files)) if changed.keys() & OWN else None
+            authenticator = renew(self._gateway.authenticator, self._config, files, changed)
+        except (ConfigError, StartupError) as error:
             self._done(command.id, problem=str(error))
             return
-        self._gateway.set_authenticator(authenticator)
+        self._files = files
+        # Nothing is awaited until both are in place: a handshake must be judged by the authority
+        # its own context trusts.
+        if authenticator is not None:
+            self._gateway.set_authenticator(authenticator)
+        self._traffic.set_tls(tls)
+        if upstream_tls is not None:
+            self._traffic.upstream.set_tls(upstream_tls)
+        if own is not None and self._client is not None:
+            await self._client.use(*own)
         self._done(command.id)
 
     def _explain(self, command: Explain) -> None:
@@ -285,13 +351,19 @@ class Serving:
         )
 
 
+def _judge(traffic: TrafficServer, upstreams: tuple[Upstream, ...]) -> None:
+    for index, said in enumerate(upstreams):
+        verdict = Verdict(said.fit, Condition(said.condition), said.detail)
+        traffic.judge(index, verdict, drained=said.drained)
+
+
 def _traffic(view: TrafficView) -> Traffic:
     return Traffic(
         connections=view.connections,
         exchanges=view.exchanges,
         watches=view.watches,
         endpoints=tuple(
-            Endpoint(e.server[:MAX_TEXT], e.usable, e.open, e.detail[:MAX_TEXT])
+            Endpoint(e.server[:MAX_TEXT], e.state.value, e.open, e.detail[:MAX_TEXT])
             for e in view.endpoints
         ),
     )

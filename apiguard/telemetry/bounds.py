@@ -29,6 +29,8 @@ WAITING_REQUESTS = "waiting_requests"
 WATCHES = "watches"
 WRITE_STALL = "write_stall"
 REFUSED_TOO_OFTEN = "refused_too_often"
+SIGNATURE_CHECKS = "signature_checks"
+TOKEN_REVIEWS = "token_reviews"  # noqa: S105  the name of a bound, not of a secret
 DRAIN = "drain"
 
 BOUNDS = MappingProxyType(
@@ -54,6 +56,8 @@ BOUNDS = MappingProxyType(
         WRITE_STALL: "clients that accepted no byte of an answer for too long: closed",
         WATCHES: "watches refused at the limit of open watches: 429",
         REFUSED_TOO_OFTEN: "times a connection refused too often was not read for a while",
+        SIGNATURE_CHECKS: "tokens not verified for now: too many new signatures to check",
+        TOKEN_REVIEWS: "tokens not reviewed for now: too many reviews wanted",
         DRAIN: "exchanges cut at the end of a drain",
     }
 )

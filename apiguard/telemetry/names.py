@@ -62,6 +62,20 @@ EXCHANGES = _gauge("requests_in_flight", "Requests being served, watches include
 WATCHES = _gauge("watches", "Open watches and other long-running requests.", "worker")
 BUCKETS = _gauge("buckets", "Token buckets that have been used and are remembered.")
 UPSTREAM_USABLE = _gauge("upstream_usable", "1 when the upstream server is usable.", "server")
+UPSTREAM_STATES = ("unprobed", "fit", "unfit", "drained")
+UPSTREAM_STATE = _gauge("upstream_state", "1 for the server's state, else 0.", "server", "state")
+UPSTREAM_IN_FLIGHT = _gauge(
+    "upstream_requests_in_flight", "Requests under way, watches included.", "server"
+)
+CERTIFICATE_EXPIRY = _gauge(
+    "certificate_expiration_timestamp_seconds",
+    "When a certificate in use expires, as Unix time; of a bundle the first to expire.",
+    "setting",
+)
+FILE_BROKEN = _gauge(
+    "file_broken", "1 for a file that is broken on disk; what it held before is used.", "setting"
+)
+FILES_REJECTED = _counter("files_rejected", "Changed files that could not be used.")
 
 WORKERS = _gauge("workers", "Workers configured.")
 WORKERS_READY = _gauge("workers_ready", "Workers that serve and report.")

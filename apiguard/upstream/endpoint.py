@@ -1,8 +1,11 @@
 """One API server as the pool sees it: what it carries, and whether it can be asked.
 
-Health is passive here: an attempt to connect that fails marks the endpoint for ``backoff``
-seconds; afterwards one request at a time tries it again, so that a server which returns is used
-within two seconds and one that stays away costs each of them one attempt.
+Three voices decide. Probes say whether it is fit (``verdict``; see ``health``). Traffic itself
+says more quickly when it is not. A connection that cannot be opened makes it unusable for
+``BACKOFF_SECONDS``; requests lost one after the other make it unfit for as long, yet usable where
+nobody else is. Afterwards one attempt per backoff tries it again, so that a server which returns
+is used within two seconds and one that stays away costs few. And the operator may have drained
+it: then it gets no new request at all, whatever else fails.
 """
 
 from __future__ import annotations
@@ -10,8 +13,14 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from apiguard.upstream.health import UNPROBED, Verdict
+
 BACKOFF_SECONDS = 0.5
 """How long after a failed attempt an endpoint is left alone: well below the promised 2 s."""
+
+LOSSES = 3
+"""Requests lost in a row, without an answer between, that make it unfit: a server that
+closes an idle connection just as a request goes out loses one, now and then."""
 
 
 class Lane(enum.IntEnum):
@@ -20,6 +29,15 @@ class Lane(enum.IntEnum):
     ORDINARY = 0
     EXEMPT = 1
     LONG = 2  # watches and other long-running requests: they hold a connection, not a slot
+
+
+class State(enum.Enum):
+    """An endpoint in one word."""
+
+    FIT = "fit"
+    UNFIT = "unfit"  # probes exclude it
+    FAILING = "failing"  # traffic found it failing; tried again after the backoff
+    DRAINED = "drained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +57,29 @@ class Endpoint:
     """Load and health of one address.
 
     ``active[lane]`` counts requests under way, ``opening[lane]`` connections being opened for
-    jobs of that lane; together they never exceed the lane's ceiling.
+    jobs of that lane, whatever their kind; together they never exceed the lane's ceiling.
     """
 
-    __slots__ = ("active", "address", "failures", "last_error", "opening", "retry_at")
+    __slots__ = (
+        "active",
+        "address",
+        "drained",
+        "failures",
+        "last_error",
+        "losses",
+        "opening",
+        "retry_at",
+        "verdict",
+    )
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.active = [0, 0, 0]
         self.opening = [0, 0, 0]
+        self.verdict: Verdict = UNPROBED
+        self.drained = False
         self.failures = 0
+        self.losses = 0
         self.retry_at = 0.0
         self.last_error = ""
 
@@ -60,9 +91,40 @@ class Endpoint:
     def connecting(self) -> bool:
         return any(self.opening)
 
+    @property
+    def failing(self) -> bool:
+        """Traffic found it so, and nothing has answered since."""
+        return self.failures > 0 or self.losses >= LOSSES
+
     def usable(self, now: float) -> bool:
-        """Healthy, or due for one attempt that nobody is making yet."""
-        return self.failures == 0 or (now >= self.retry_at and not self.connecting)
+        """It may be asked when nothing better is there: it can be connected to, as far as is
+        known, or is due for one attempt."""
+        if self.failures:
+            return not self.drained and now >= self.retry_at and not self.connecting
+        return not self.drained
+
+    def fit(self, now: float) -> bool:
+        """Usable, and neither probes nor lost requests speak against it."""
+        if self.losses >= LOSSES and now < self.retry_at:
+            return False
+        return self.verdict.fit and self.usable(now)
+
+    def state(self, now: float) -> State:
+        if self.drained:
+            return State.DRAINED
+        if not self.verdict.fit:
+            return State.UNFIT
+        return State.FAILING if self.failing else State.FIT
+
+    def detail(self) -> str:
+        """Why it is in its state: one line, "" for no reason."""
+        return self.last_error or self.verdict.detail
+
+    # -- what traffic finds ------------------------------------------------------------------
+
+    def trying(self, now: float) -> None:
+        """A failing endpoint is about to be tried; nobody else tries it within the backoff."""
+        self.retry_at = now + BACKOFF_SECONDS
 
     def failed(self, reason: str, now: float) -> None:
         """An attempt to connect failed."""
@@ -70,6 +132,21 @@ class Endpoint:
         self.retry_at = now + BACKOFF_SECONDS
         self.last_error = reason
 
-    def succeeded(self) -> None:
+    def lost(self, now: float) -> None:
+        """A request got no answer: its connection ended first."""
+        self.losses += 1
+        if self.losses >= LOSSES:
+            self.retry_at = now + BACKOFF_SECONDS
+            self.last_error = f"{self.losses} requests in a row got no answer"
+
+    def connected(self) -> None:
+        """A connection was opened; that says nothing of requests that are lost on it."""
         self.failures = 0
+        if not self.losses:
+            self.last_error = ""
+
+    def answered(self) -> None:
+        """A response began."""
+        self.failures = 0
+        self.losses = 0
         self.last_error = ""

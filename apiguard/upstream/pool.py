@@ -1,9 +1,13 @@
 """Pool: use an idle connection, open one, wait, or say no.
 
 The pool holds no socket. ``submit`` gives a job (anything that wants a connection) an idle one, or
-queues it, or refuses; the driver opens what ``to_open`` asks for and reports ``opened``,
-``open_failed``, ``released`` and ``closed``, of which each may hand a waiting job its connection.
-A connection carries one request at a time here.
+queues it, or refuses. The driver reports what becomes of connections (``opened``,
+``open_failed``, ``released``, ``closed``) and then asks for the ``plan``: which waiting job uses
+which idle connection, and what to open. A connection carries one request at a time here.
+
+Jobs and connections are of a kind of credentials and meet within it only; ceilings are an
+endpoint's and hold over all kinds together. So a slot freed by one kind may go to a job of the
+other, whichever waited longer.
 
 Lanes have ceilings per endpoint. At its ceiling an ORDINARY job waits, first come first served,
 within a bound and a deadline; a LONG job is refused, since no slot comes back soon; an EXEMPT job
@@ -19,14 +23,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from apiguard.upstream.balancer import pick
+from apiguard.upstream.balancer import candidates, pick
 from apiguard.upstream.endpoint import Endpoint, Lane
+from apiguard.upstream.kind import Kind
 
 J = TypeVar("J")
 C = TypeVar("C")
 
 _SERVING_ORDER = (Lane.EXEMPT, Lane.LONG, Lane.ORDINARY)
-"""Who gets a freed connection first. LONG before ORDINARY: it waits for a connection only."""
+"""Who gets a connection first. LONG before ORDINARY: it waits for a connection only."""
 
 
 class Verdict(enum.Enum):
@@ -51,75 +56,122 @@ class Ceilings:
         return self.ordinary, self.exempt, self.long
 
 
+class Opening(NamedTuple):
+    """A connection to open; ends in ``opened`` or ``open_failed``.
+
+    ``counted``: a waiting job relies on it. One that tries a failing endpoint is not, so its job
+    goes elsewhere at the same time.
+    """
+
+    endpoint: Endpoint
+    kind: Kind
+    lane: Lane
+    counted: bool
+
+
+class Plan(NamedTuple, Generic[J, C]):
+    """What to do now: jobs that use these connections, and connections to open."""
+
+    assign: list[tuple[J, C]]
+    open: list[Opening]
+
+
 class _Waiting(NamedTuple, Generic[J]):
     job: J
     deadline: float
 
 
-class Pool(Generic[J, C]):
-    """Connections to all endpoints, for one kind of credentials."""
+# A plain tuple: one is built per request, and a named one costs 0.3 us more.
+_Use = tuple[Endpoint, Kind, Lane]
 
-    __slots__ = ("_ceilings", "_idle", "_limits", "_queues", "_rng", "_use", "endpoints")
+
+class Pool(Generic[J, C]):
+    """Connections of all kinds to all endpoints."""
+
+    __slots__ = (
+        "_ceilings",
+        "_covered",
+        "_idle",
+        "_limits",
+        "_queues",
+        "_rng",
+        "_use",
+        "endpoints",
+        "waiting",
+    )
 
     def __init__(self, endpoints: Sequence[Endpoint], limits: Ceilings, rng: random.Random) -> None:
         self.endpoints = tuple(endpoints)
+        self.waiting = 0
         self._limits = limits
         self._ceilings = limits.by_lane()
         self._rng = rng
-        self._idle: dict[Endpoint, list[tuple[C, float]]] = {e: [] for e in self.endpoints}
-        self._use: dict[C, tuple[Endpoint, Lane]] = {}
-        self._queues: tuple[deque[_Waiting[J]], ...] = (deque(), deque(), deque())
-
-    @property
-    def waiting(self) -> int:
-        """Jobs without a connection."""
-        return sum(len(queue) for queue in self._queues)
+        self._idle: tuple[dict[Endpoint, list[tuple[C, float]]], ...] = tuple(
+            {e: [] for e in self.endpoints} for _ in Kind
+        )
+        self._use: dict[C, _Use] = {}
+        self._queues: tuple[tuple[deque[_Waiting[J]], ...], ...] = tuple(
+            tuple(deque() for _ in Kind) for _ in Lane
+        )
+        self._covered: tuple[list[int], ...] = tuple([0 for _ in Kind] for _ in Lane)
 
     @property
     def size(self) -> int:
         """Connections, in use and idle."""
-        return len(self._use) + sum(len(stack) for stack in self._idle.values())
+        stacks = (stack for idle in self._idle for stack in idle.values())
+        return len(self._use) + sum(len(stack) for stack in stacks)
 
     # -- jobs --------------------------------------------------------------------------------
 
-    def submit(self, job: J, lane: Lane, now: float) -> C | Verdict:
+    def submit(self, job: J, kind: Kind, lane: Lane, now: float) -> C | Verdict:
         """An idle connection, now in use by ``job``, or what became of it."""
-        queue = self._queues[lane]
-        if not queue:
+        queues = self._queues[lane]
+        if not (queues[0] or queues[1]):
             endpoint = self._pick(lane, now)
             if endpoint is not None:
-                stack = self._idle[endpoint]
-                if stack:
-                    connection, _ = stack.pop()
-                    endpoint.active[lane] += 1
-                    self._use[connection] = (endpoint, lane)
-                    return connection
+                if self._idle[kind][endpoint]:
+                    return self._take(endpoint, kind, lane, now)
             elif not self._reachable(now):
                 return Verdict.UNAVAILABLE
             elif lane is Lane.LONG:
                 return Verdict.FULL
-        elif lane is Lane.LONG and len(queue) >= self._room(lane, now):
+        elif lane is Lane.LONG and len(queues[0]) + len(queues[1]) >= self._room(lane, now):
             return Verdict.FULL
-        if len(queue) >= self._limits.waiting:
+        if len(queues[0]) + len(queues[1]) >= self._limits.waiting:
             return Verdict.FULL
-        queue.append(_Waiting(job, now + self._limits.waiting_seconds))
+        queues[kind].append(_Waiting(job, now + self._limits.waiting_seconds))
+        self.waiting += 1
         return Verdict.QUEUED
 
-    def withdraw(self, job: J, lane: Lane) -> None:
+    def withdraw(self, job: J, kind: Kind, lane: Lane) -> None:
         """``job`` no longer wants a connection; no matter whether it was waiting."""
-        queue = self._queues[lane]
+        queue = self._queues[lane][kind]
         for waiting in queue:
             if waiting.job is job:
                 queue.remove(waiting)
+                self.waiting -= 1
                 return
 
     def expired(self, now: float) -> list[J]:
         """Jobs that waited their time, no longer waiting."""
         late: list[J] = []
-        for queue in self._queues:
-            while queue and queue[0].deadline <= now:
-                late.append(queue.popleft().job)
+        for queues in self._queues:
+            for queue in queues:
+                while queue and queue[0].deadline <= now:
+                    late.append(queue.popleft().job)
+        self.waiting -= len(late)
         return late
+
+    def stranded(self, now: float) -> list[J]:
+        """The jobs no endpoint is left for, no longer waiting."""
+        if not self.waiting or self._reachable(now):
+            return []
+        jobs = [waiting.job for queues in self._queues for queue in queues for waiting in queue]
+        for queues in self._queues:
+            for queue in queues:
+                queue.clear()
+        self.waiting = 0
+        return jobs
 
     def _pick(self, lane: Lane, now: float) -> Endpoint | None:
         ceiling = self._ceilings[lane]
@@ -131,82 +183,142 @@ class Pool(Generic[J, C]):
         return pick(self.endpoints, lane, ceiling, now, self._rng)
 
     def _reachable(self, now: float) -> bool:
-        return any(e.usable(now) or e.connecting for e in self.endpoints)
+        return any(e.usable(now) or (e.connecting and not e.drained) for e in self.endpoints)
 
     def _room(self, lane: Lane, now: float) -> int:
         """Jobs of ``lane`` that could still be given a connection."""
         ceiling = self._ceilings[lane]
-        return sum(
-            ceiling - e.active[lane] for e in self.endpoints if e.usable(now) or e.connecting
-        )
+        asked = [e for e in self.endpoints if e.connecting and not e.drained]
+        asked += [e for e in candidates(self.endpoints, now) if e not in asked]
+        return sum(ceiling - e.active[lane] for e in asked)
+
+    def _take(self, endpoint: Endpoint, kind: Kind, lane: Lane, now: float) -> C:
+        connection, _ = self._idle[kind][endpoint].pop()
+        endpoint.active[lane] += 1
+        self._use[connection] = (endpoint, kind, lane)
+        if (endpoint.failures or endpoint.losses) and endpoint.failing:
+            endpoint.trying(now)
+        return connection
+
+    # -- matching ----------------------------------------------------------------------------
+
+    def plan(self, now: float) -> Plan[J, C]:
+        """Everything that can be done for waiting jobs, done as far as the pool is concerned."""
+        made: Plan[J, C] = Plan([], [])
+        if self.waiting:
+            for lane in _SERVING_ORDER:
+                while self._step(lane, now, made):
+                    pass
+        return made
+
+    def _step(self, lane: Lane, now: float, made: Plan[J, C]) -> bool:
+        """Serves the job of ``lane`` that waited longest among those that can be; False for none.
+
+        A job is served by an idle connection, or by opening one where none is being opened for it.
+        """
+        best: tuple[float, Kind, Endpoint | None] | None = None
+        for kind in Kind:
+            queue = self._queues[lane][kind]
+            if not queue:
+                continue
+            idle = self._with_idle(kind, lane, now)
+            covered = self._covered[lane][kind]
+            if idle is not None:
+                since = queue[0].deadline
+            elif covered < len(queue):
+                since = queue[covered].deadline
+            else:
+                continue
+            if best is None or since < best[0]:
+                best = (since, kind, idle)
+        if best is None:
+            return False
+        _, kind, idle = best
+        if idle is not None:
+            job = self._queues[lane][kind].popleft().job
+            self.waiting -= 1
+            made.assign.append((job, self._take(idle, kind, lane, now)))
+            return True
+        return self._open(lane, kind, now, made)
+
+    def _open(self, lane: Lane, kind: Kind, now: float, made: Plan[J, C]) -> bool:
+        endpoint = self._pick(lane, now)
+        if endpoint is None:
+            return False
+        opening = Opening(endpoint, kind, lane, not endpoint.failures)
+        endpoint.opening[lane] += 1
+        if opening.counted:
+            self._covered[lane][kind] += 1
+        if endpoint.failing:
+            endpoint.trying(now)
+        made.open.append(opening)
+        return True
+
+    def _with_idle(self, kind: Kind, lane: Lane, now: float) -> Endpoint | None:
+        """A candidate with room in ``lane`` and an idle connection of ``kind``."""
+        stacks = self._idle[kind]
+        if not any(stacks.values()):
+            return None
+        ceiling = self._ceilings[lane]
+        ready = [
+            e
+            for e in candidates(self.endpoints, now)
+            if stacks[e] and e.active[lane] + e.opening[lane] < ceiling
+        ]
+        return min(ready, key=lambda e: e.load, default=None)
 
     # -- connections -------------------------------------------------------------------------
 
-    def to_open(self, now: float) -> list[tuple[Endpoint, Lane]]:
-        """Connections to open for jobs that wait; each must end in opened or open_failed."""
-        wanted: list[tuple[Endpoint, Lane]] = []
-        for lane in _SERVING_ORDER:
-            missing = len(self._queues[lane]) - sum(e.opening[lane] for e in self.endpoints)
-            while missing > 0:
-                endpoint = self._pick(lane, now)
-                if endpoint is None:
-                    break
-                endpoint.opening[lane] += 1
-                wanted.append((endpoint, lane))
-                missing -= 1
-        return wanted
+    def opened(self, opening: Opening, connection: C, now: float) -> None:
+        """A connection is there, idle."""
+        self._end_opening(opening)
+        opening.endpoint.connected()
+        self._idle[opening.kind][opening.endpoint].append((connection, now))
 
-    def opened(self, endpoint: Endpoint, lane: Lane, connection: C, now: float) -> J | None:
-        """A connection is there; returns the job that now uses it, if one waits."""
-        endpoint.opening[lane] -= 1
-        endpoint.succeeded()
-        return self._hand_out(endpoint, connection, now)
+    def open_failed(self, opening: Opening, reason: str, now: float) -> None:
+        self._end_opening(opening)
+        opening.endpoint.failed(reason, now)
 
-    def open_failed(self, endpoint: Endpoint, lane: Lane, reason: str, now: float) -> list[J]:
-        """Returns the jobs no endpoint is left for, no longer waiting."""
-        endpoint.opening[lane] -= 1
-        endpoint.failed(reason, now)
-        if self._reachable(now):
-            return []
-        stranded = [waiting.job for queue in self._queues for waiting in queue]
-        for queue in self._queues:
-            queue.clear()
-        return stranded
+    def _end_opening(self, opening: Opening) -> None:
+        opening.endpoint.opening[opening.lane] -= 1
+        if opening.counted:
+            self._covered[opening.lane][opening.kind] -= 1
 
-    def released(self, connection: C, now: float) -> J | None:
-        """Its request is over and it can carry another; returns the job that now uses it."""
-        return self._hand_out(self._end_use(connection), connection, now)
+    def released(self, connection: C, now: float) -> None:
+        """Its request is over and it can carry another."""
+        endpoint, kind, _ = self._end_use(connection)
+        self._idle[kind][endpoint].append((connection, now))
 
     def closed(self, connection: C) -> None:
         """It is gone, in use or idle; no matter whether it was known."""
         if connection in self._use:
             self._end_use(connection)
             return
-        for stack in self._idle.values():
-            for entry in stack:
-                if entry[0] is connection:
-                    stack.remove(entry)
-                    return
+        for idle in self._idle:
+            for stack in idle.values():
+                for entry in stack:
+                    if entry[0] is connection:
+                        stack.remove(entry)
+                        return
 
     def idle_since(self, before: float) -> list[C]:
         """Idle connections unused since ``before``, no longer in the pool."""
         aged: list[C] = []
-        for endpoint, stack in self._idle.items():
-            aged.extend(connection for connection, since in stack if since < before)
-            self._idle[endpoint] = [entry for entry in stack if entry[1] >= before]
+        for idle in self._idle:
+            for endpoint, stack in idle.items():
+                aged.extend(connection for connection, since in stack if since < before)
+                idle[endpoint] = [entry for entry in stack if entry[1] >= before]
         return aged
 
-    def _end_use(self, connection: C) -> Endpoint:
-        endpoint, lane = self._use.pop(connection)
-        endpoint.active[lane] -= 1
-        return endpoint
+    def retire(self, kind: Kind) -> list[C]:
+        """Idle connections of ``kind``, no longer in the pool: their certificate was replaced."""
+        retired: list[C] = []
+        for stack in self._idle[kind].values():
+            retired.extend(connection for connection, _ in stack)
+            stack.clear()
+        return retired
 
-    def _hand_out(self, endpoint: Endpoint, connection: C, now: float) -> J | None:
-        for lane in _SERVING_ORDER:
-            queue = self._queues[lane]
-            if queue and endpoint.active[lane] + endpoint.opening[lane] < self._ceilings[lane]:
-                endpoint.active[lane] += 1
-                self._use[connection] = (endpoint, lane)
-                return queue.popleft().job
-        self._idle[endpoint].append((connection, now))
-        return None
+    def _end_use(self, connection: C) -> _Use:
+        use = self._use.pop(connection)
+        use[0].active[use[2]] -= 1
+        return use

@@ -93,6 +93,21 @@ class IdentityNames:
     extra_prefix: tuple[bytes, ...] = (b"x-remote-extra-",)
 
 
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
+"""Header names, without ``_``: spelled with it, a name can read as another."""
+
+
+def may_carry_identity(name: bytes) -> bool:
+    """Whether a header of this name, or names that begin so, can be upstream's identity header."""
+    lower = name.lower()
+    return (
+        _TOKEN.fullmatch(name) is not None
+        and lower not in _SPECIAL
+        and lower not in (b"accept", b"content-type")
+        and not lower.startswith((b"impersonate-", b"x-forwarded-"))
+    )
+
+
 class HeaderRules:
     """Judges header names, and blocks of them, for one set of identity names."""
 
@@ -288,6 +303,42 @@ def upgrade_asked(method: str, block: HeaderBlock) -> bytes:
     if not upgrade or method == "GET" or (method == "POST" and upgrade.lower() == b"spdy/3.1"):
         return upgrade
     return b""
+
+
+def without_credentials(block: HeaderBlock) -> bytes:
+    """``block.forward`` without the bearer token, in whichever header it stands."""
+    kept = []
+    for line in block.forward.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name == b"authorization":
+            continue
+        if name == b"sec-websocket-protocol":
+            value = _without_bearer(value)
+            if not value:
+                continue
+            line = b"Sec-WebSocket-Protocol: " + value
+        kept.append(line + b"\r\n")
+    return b"".join(kept)
+
+
+def impersonated_user(block: HeaderBlock) -> str | None:
+    """Whom the request that goes on asks to act as; None when it asks for nothing of the kind.
+
+    "" when it impersonates without naming a user, which upstream answers 400. Read from what is
+    forwarded, so that a name ``Connection`` took away counts for nothing. Go reads the first.
+    """
+    if b"impersonate-" not in block.forward.lower():
+        return None
+    found = None
+    for line in block.forward.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name == b"impersonate-user":
+            return value.strip(b" \t").decode("utf-8", "replace")
+        if name.startswith(b"impersonate-"):
+            found = ""
+    return found
 
 
 def _without_bearer(protocols: bytes) -> bytes:

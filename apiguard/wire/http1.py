@@ -652,6 +652,11 @@ class Http1Client(_Output):
             self._sink.upstream_writable(writable)
 
     @property
+    def awaits_head(self) -> bool:
+        """A request went out, and no response to it has begun."""
+        return self.state is _HEAD and self._sink is not None
+
+    @property
     def reusable(self) -> bool:
         return self.state is _HEAD and self._sink is None and not self.should_close
 

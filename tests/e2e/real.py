@@ -13,10 +13,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from apiguard.demo.certs import Authority
 from tests.e2e.guard import until
 
 ASSETS = Path(os.environ.get("KUBEBUILDER_ASSETS", "/usr/local/kubebuilder/bin"))
 TOKENS = 'admin-token,admin,1,"system:masters"\nviewer-token,viewer,2,"viewers"\n'
+PROXY_NAME = "front-proxy"
 START_SECONDS = 60.0
 
 
@@ -27,12 +29,18 @@ def missing() -> str:
 
 
 class RealApiServer:
-    """etcd and kube-apiserver with static tokens; everything they write is in ``folder``."""
+    """etcd and kube-apiserver with static tokens; everything they write is in ``folder``.
 
-    def __init__(self, folder: Path) -> None:
+    It accepts client certificates of ``clients``, and identity headers from ``PROXY_NAME`` when
+    ``proxies`` signed its certificate.
+    """
+
+    def __init__(self, folder: Path, *, anonymous: bool = True) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         self.port, etcd, peer = free_ports(3)
+        self.clients, self.proxies = Authority("clients"), Authority("front-proxies")
+        self.anonymous = anonymous
         self.tokens_file = folder / "tokens.csv"
         self.tokens_file.write_text(TOKENS)
         self.ca_file = folder / "certs" / "apiserver.crt"
@@ -84,8 +92,21 @@ class RealApiServer:
             "--unsafe-no-fsync",
         )
 
+    def stop(self) -> None:
+        """Ends kube-apiserver as a crash would; etcd stays."""
+        apiserver = self._processes.pop()
+        apiserver.kill()
+        apiserver.wait()
+
+    def start_again(self) -> None:
+        """After ``stop``, on the same port, with the same keys; ``wait`` follows."""
+        self._run(*self._apiserver)
+
     def _start_apiserver(self, etcd: int) -> None:
         key = self._folder / "sa.key"
+        clients, proxies = self._folder / "clients.crt", self._folder / "proxies.crt"
+        clients.write_bytes(self.clients.certificate)
+        proxies.write_bytes(self.proxies.certificate)
         made = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
         key.write_bytes(
             made.private_bytes(
@@ -94,7 +115,7 @@ class RealApiServer:
                 serialization.NoEncryption(),
             )
         )
-        self._run(
+        self._apiserver = (
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{etcd}",
             "--bind-address=127.0.0.1",
@@ -102,6 +123,14 @@ class RealApiServer:
             f"--secure-port={self.port}",
             f"--cert-dir={self._folder / 'certs'}",
             f"--token-auth-file={self.tokens_file}",
+            f"--client-ca-file={clients}",
+            f"--anonymous-auth={str(self.anonymous).lower()}",
+            f"--requestheader-client-ca-file={proxies}",
+            f"--requestheader-allowed-names={PROXY_NAME}",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-uid-headers=X-Remote-Uid",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -109,6 +138,7 @@ class RealApiServer:
             f"--service-account-signing-key-file={key}",
             "--disable-admission-plugins=ServiceAccount",
         )
+        self._run(*self._apiserver)
 
     def _run(self, name: str, *arguments: str) -> None:
         with (self._folder / f"{name}.log").open("wb") as log:

@@ -16,7 +16,6 @@ from apiguard.errors import StartupError
 from apiguard.policy.config import AdminConfig, GuardConfig, ListenConfig, UpstreamConfig
 from apiguard.runtime.keeper import Changed, PolicyKeeper
 from apiguard.runtime.log import StreamLog
-from apiguard.runtime.probe import Prober
 from apiguard.runtime.statestore import StateStore
 from apiguard.runtime.supervisor import ACKNOWLEDGE_SECONDS, State, Supervisor
 
@@ -49,8 +48,7 @@ async def supervised(
     keeper = PolicyKeeper(store, config.policy_file, log)
     keeper.start()
     command = (sys.executable, str(STUB), behaviour)
-    prober = Prober(config.upstream.servers, None, "")
-    supervisor = Supervisor(config, "", "guard.yaml", keeper, log, prober, command)
+    supervisor = Supervisor(config, "", "guard.yaml", keeper, log, command)
     supervisor.open()
     running = asyncio.create_task(supervisor.run())
     try:

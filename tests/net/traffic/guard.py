@@ -8,11 +8,11 @@ import os
 import random
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from apiguard.gateway.gateway import Gateway
-from apiguard.identity.authenticator import Authenticator
 from apiguard.limiter.limiter import Limiter
 from apiguard.policy.compile import compile_policy
 from apiguard.policy.config import (
@@ -23,9 +23,12 @@ from apiguard.policy.config import (
     ListenConfig,
     UpstreamConfig,
 )
-from apiguard.runtime import tls
+from apiguard.policy.identityconfig import FrontProxyConfig
+from apiguard.runtime import files, tls
+from apiguard.runtime.identities import make_authenticator
 from apiguard.runtime.traffic import TrafficServer
 from apiguard.telemetry.counters import Counters
+from apiguard.wire.frontproxy import FrontProxyNames
 from tests.conftest import Certificates
 
 from .waiting import eventually
@@ -67,6 +70,7 @@ class Guard:
         certificates: Certificates | None = None,
         asks_certificates: bool = False,
         authority: Certificates | None = None,
+        front_proxy: tuple[os.PathLike[str], os.PathLike[str]] | None = None,
         policy: str = UNLIMITED,
         proxies: Sequence[str] = (),
         host: str = "127.0.0.1",
@@ -76,28 +80,35 @@ class Guard:
         self.counters = Counters()
         self.config = GuardConfig(
             listen=ListenConfig("", trusted_proxy_cidrs=tuple(proxies)),
-            upstream=UpstreamConfig(tuple(servers)),
+            upstream=UpstreamConfig(
+                tuple(servers),
+                front_proxy=front_proxy
+                and FrontProxyConfig(str(front_proxy[0]), str(front_proxy[1])),
+            ),
             admin=AdminConfig("", ""),
             state_dir="",
             policy_file="",
             bounds=bounds(**bound_values),
         )
+        content = self.files = _files(certificates, asks_certificates, authority, front_proxy)
         self.gateway = Gateway(
             policy=compile_policy(policy, "policy"),
             limiter=Limiter(self.config.bounds.process.buckets),
-            authenticator=Authenticator.from_static_tokens(TOKENS),
+            authenticator=make_authenticator(self.config, content, 1, time.monotonic()),
             counters=self.counters,
             random=random.Random(1),
             enforcement=Enforcement.ENFORCE,
             config=self.config,
+            wall=time.time,
+            front_proxy=FrontProxyNames() if front_proxy else None,
         )
         self.traffic = TrafficServer(
             loop=asyncio.get_running_loop(),
             gateway=self.gateway,
             config=self.config,
             counters=self.counters,
-            tls=_server_context(certificates, asks_certificates),
-            upstream_tls=tls.upstream_context(str(authority.authority)) if authority else None,
+            tls=tls.serving_context(content),
+            upstream_tls=tls.upstream_contexts(content) if authority else {},
         )
         self.client_tls = client_context(certificates) if certificates else None
         self.socket = _listening(host, dual_stack)
@@ -149,13 +160,24 @@ def upstream_server_context(certificates: Certificates) -> ssl.SSLContext:
     return tls.server_context(str(certificates.server[0]), str(certificates.server[1]), None)
 
 
-def _server_context(
-    certificates: Certificates | None, asks_certificates: bool
-) -> ssl.SSLContext | None:
-    if certificates is None:
-        return None
-    authority = str(certificates.authority) if asks_certificates else None
-    return tls.server_context(str(certificates.server[0]), str(certificates.server[1]), authority)
+def _files(
+    certificates: Certificates | None,
+    asks_certificates: bool,
+    authority: Certificates | None,
+    front_proxy: tuple[os.PathLike[str], os.PathLike[str]] | None,
+) -> files.Files:
+    """What the supervisor would hand to a worker."""
+    paths: dict[str, os.PathLike[str]] = {}
+    if certificates is not None:
+        paths[files.SERVING_CERT], paths[files.SERVING_KEY] = certificates.server
+        if asks_certificates:
+            paths[files.CLIENT_CA] = certificates.authority
+    if authority is not None:
+        paths[files.UPSTREAM_CA] = authority.authority
+    if front_proxy is not None:
+        paths[files.FRONT_PROXY_CERT], paths[files.FRONT_PROXY_KEY] = front_proxy
+    read = {name: files.read_file(str(path), name) for name, path in paths.items()}
+    return read | {files.STATIC_TOKENS: files.File("tokens.csv", TOKENS.encode())}
 
 
 def _listening(host: str, dual_stack: bool) -> socket.socket:

@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 
+from apiguard.upstream.kind import Kind
 from tests.conftest import Certificates
 
 from .client import Client
@@ -103,7 +104,7 @@ async def test_a_proxy_is_known_by_its_ipv4_address_on_a_dual_stack_listener(
     await client.close()
 
 
-async def test_a_client_certificate_is_401_and_goes_nowhere(
+async def test_without_a_front_proxy_a_client_certificate_is_401_and_goes_nowhere(
     upstream: StartUpstream, guard: StartGuard, certificates: Certificates
 ) -> None:
     server = await upstream(answers(ok()))
@@ -112,7 +113,7 @@ async def test_a_client_certificate_is_401_and_goes_nowhere(
     client = await Client.open(started.port, presenting)
     answer = await client.ask("/api/v1/pods", headers=b"Authorization: Bearer alice-token\r\n")
     assert answer.status == 401
-    assert b"certificate" in answer.body
+    assert b"front proxy" in answer.body
     await client.close()
     plain = await Client.open(started.port, started.client_tls)
     assert (await plain.ask("/api/v1/pods")).status == 200
@@ -128,7 +129,7 @@ async def test_upstreams_certificate_is_verified(
 ) -> None:
     server = await upstream(answers(ok()), tls=upstream_tls)
     started = await guard(server.url)  # knows nobody's authority
-    started.traffic.upstream._tls = ssl.create_default_context()
+    started.traffic.upstream.set_tls({Kind.PLAIN: ssl.create_default_context()})
     client = await Client.open(started.port)
     assert (await client.ask("/api/v1/pods")).status == 503
     (endpoint,) = started.traffic.view().endpoints

@@ -26,10 +26,14 @@ from apiguard.policy.config import (
 )
 from apiguard.policy.policy import Policy
 from apiguard.telemetry.counters import Counters
+from apiguard.wire.frontproxy import FrontProxyNames
 from apiguard.wire.headers import HeaderRules
 from apiguard.wire.heads import RequestHeads
 from apiguard.wire.http1 import Http1Client, Http1Server
 from tests.unit.policy.texts import HEAD
+
+WALL = 1_795_395_000.0
+"""Unix seconds at which tests take place: 2026-11-23, when the recorded identities were valid."""
 
 PEER = Peer("192.0.2.7", "192.0.2.7")
 
@@ -63,6 +67,9 @@ def gateway_of(
     config: GuardConfig | None = None,
     enforcement: Enforcement = Enforcement.ENFORCE,
     seed: int = 1,
+    authenticator: Authenticator | None = None,
+    wall: Callable[[], float] = lambda: WALL,
+    front_proxy: FrontProxyNames | None = None,
 ) -> Gateway:
     policy = policy_of(text)
     limiter = Limiter()
@@ -70,11 +77,13 @@ def gateway_of(
     return Gateway(
         policy=policy,
         limiter=limiter,
-        authenticator=Authenticator(TOKENS),
+        authenticator=authenticator or Authenticator(TOKENS),
         counters=Counters(),
         random=random.Random(seed),
         enforcement=enforcement,
         config=config or config_of(),
+        wall=wall,
+        front_proxy=front_proxy,
     )
 
 

@@ -212,8 +212,7 @@ def test_a_peer_is_known_by_its_address_and_limited_by_its_network(
     address: str, source: str, key: str
 ) -> None:
     peer = Peer.at(address)
-    assert (peer.source, peer.source_key, peer.certified) == (source, key, False)
-    assert Peer.at(address, certified=True) == Peer(source, key, True)
+    assert (peer.source, peer.source_key, peer.certificate) == (source, key, None)
 
 
 def test_a_peer_without_an_address_is_an_error() -> None:

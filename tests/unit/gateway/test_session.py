@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import time
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from apiguard.demo.certs import Authority
 from apiguard.errors import WireError
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import PENALTY_SECONDS, REFUSALS_PER_SECOND
+from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.kube.requestinfo import parse_request
 from apiguard.policy.config import Enforcement, RequestBounds
 from apiguard.telemetry import bounds
@@ -259,7 +264,11 @@ def test_an_exempt_rule_needs_proof() -> None:
 
 
 def test_a_client_certificate_is_refused_with_401() -> None:
-    guard = Guard(gateway_of(), Peer("192.0.2.7", "192.0.2.7", certified=True))
+    authority = Authority("session tests")
+    leaf = x509.load_pem_x509_certificate(authority.client("alice").certificate)
+    trusted = ClientAuthority(authority.certificate)
+    certificate = ClientCertificate(leaf.public_bytes(Encoding.DER), (), trusted, time.time())
+    guard = Guard(gateway_of(), Peer("192.0.2.7", "192.0.2.7", certificate))
     guard.send(head(b"GET", b"Authorization: Bearer token-node"), head(b"GET"))
     (refusal,) = answers(guard, "GET")
     status = json.loads(refusal.body)

@@ -7,9 +7,20 @@ import base64
 import pytest
 
 from apiguard.errors import ConfigError
-from apiguard.identity.authenticator import Authenticator, is_plain_name, parse_static_tokens
+from apiguard.identity.authenticator import (
+    RECHECK_SECONDS,
+    SIGNATURE_CHECKS,
+    TOKEN_REVIEWS,
+    Authenticator,
+    parse_static_tokens,
+)
+from apiguard.identity.budget import Budget
+from apiguard.identity.certificate import ClientAuthority
 from apiguard.identity.credentials import bearer_token, websocket_token
-from apiguard.kube.identity import ANONYMOUS, Identity, Standing
+from apiguard.identity.reviews import Reviews
+from apiguard.kube.identity import ANONYMOUS, ClaimedIdentity, Identity, Standing
+from apiguard.telemetry.bounds import BOUNDS
+from tests.unit.identity import issuing, recorded
 
 ALICE = Identity("alice", ("devs", "system:authenticated"), "7")
 AUTHENTICATOR = Authenticator({"secret": ALICE})
@@ -137,7 +148,119 @@ def test_a_row_that_could_be_read_differently_is_an_error_without_its_token(
     assert "t0ps3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", " a", "a ", "a\n", "a\x00", "a\x7f", "\ta"])
-def test_names_upstream_would_change_are_not_plain(name: str) -> None:
-    assert not is_plain_name(name)
-    assert is_plain_name("a" + name.strip("\n\x00\x7f\t ") + "b")
+# -- tokens that are proven elsewhere
+
+NOW, WALL = issuing.NOW, issuing.WALL
+
+
+def reviews_of() -> Reviews:
+    return Reviews(secret=b"s", budget=Budget(20.0, NOW), remembered=10)
+
+
+def bearer(token: str) -> bytes:
+    return b"Bearer " + token.encode()
+
+
+def test_a_token_of_a_known_issuer_is_never_asked_about() -> None:
+    reviews = reviews_of()
+    authenticator = Authenticator(verifier=issuing.verifier_of(), reviews=reviews)
+    expired = issuing.sign(issuing.bound_claims(exp=WALL - 100))
+    for token in (issuing.sign(issuing.bound_claims()), expired):
+        authenticator.authenticate(bearer(token), b"", NOW, WALL)
+    assert reviews.asked == 0
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "opaque",
+        issuing.sign(issuing.bound_claims(iss="https://elsewhere")),
+        issuing.sign(issuing.bound_claims(), kid="new"),
+    ],
+)
+def test_a_token_nobody_here_can_judge_is_reviewed(token: str) -> None:
+    reviews = reviews_of()
+    authenticator = Authenticator(verifier=issuing.verifier_of(), reviews=reviews)
+    proof = authenticator.authenticate(bearer(token), b"", NOW, WALL)
+    assert proof.standing is Standing.UNVERIFIED
+    review = reviews.next_wish()
+    assert review is not None
+    assert review.token == token
+    body = b'{"status": {"authenticated": true, "user": {"username": "carol"}}}'
+    reviews.answered(review, body, NOW + 0.01)
+    proof = authenticator.authenticate(bearer(token), b"", proof.until, WALL)
+    assert proof.identity == Identity("carol", ("system:authenticated",))
+
+
+def test_a_static_token_needs_neither() -> None:
+    reviews = reviews_of()
+    authenticator = Authenticator(
+        {"secret": ALICE}, verifier=issuing.verifier_of(), reviews=reviews
+    )
+    assert authenticator.authenticate(b"Bearer secret", b"", NOW, WALL).identity is ALICE
+    assert reviews.asked == 0
+
+
+def test_a_proof_that_hangs_on_the_clock_is_asked_for_again_soon() -> None:
+    """The wall clock may jump; nothing tells when."""
+    authenticator = Authenticator(verifier=issuing.verifier_of())
+    token = bearer(issuing.sign(issuing.bound_claims()))
+    proof = authenticator.authenticate(token, b"", NOW, WALL)
+    assert NOW < proof.until <= NOW + RECHECK_SECONDS
+    later = authenticator.authenticate(token, b"", proof.until, WALL + 1e6)
+    assert later.standing is Standing.UNVERIFIED
+
+
+def test_a_spent_budget_is_named_and_temporary() -> None:
+    authenticator = Authenticator(verifier=issuing.verifier_of(rate=1.0))
+    tokens = [bearer(issuing.sign(issuing.bound_claims(jti=jti))) for jti in ("a", "b")]
+    assert authenticator.authenticate(tokens[0], b"", NOW, WALL).standing is Standing.VERIFIED
+    proof = authenticator.authenticate(tokens[1], b"", NOW, WALL)
+    assert (proof.standing, proof.bound) == (Standing.UNVERIFIED, SIGNATURE_CHECKS)
+    proof = authenticator.authenticate(tokens[1], b"", proof.until, WALL)
+    assert proof.standing is Standing.VERIFIED
+
+
+def test_an_unverified_token_gives_a_claim_and_no_identity() -> None:
+    authenticator = Authenticator(verifier=issuing.verifier_of())
+    forged = issuing.sign(issuing.bound_claims(), issuing.rsa_key(9))
+    proof = authenticator.authenticate(bearer(forged), b"", NOW, WALL)
+    assert proof.identity is None
+    assert proof.claimed == ClaimedIdentity("system:serviceaccount:default:builder")
+
+
+def test_what_bounds_are_called_here_is_what_is_counted() -> None:
+    assert {SIGNATURE_CHECKS, TOKEN_REVIEWS} <= set(BOUNDS)
+
+
+def test_ten_thousand_bad_tokens_in_a_second_reach_reviews_within_their_budget() -> None:
+    reviews = reviews_of()
+    authenticator = Authenticator(verifier=issuing.verifier_of(), reviews=reviews)
+    foreign = issuing.sign(issuing.bound_claims(iss="https://elsewhere"))
+    for n in range(5_000):
+        for token in (f"opaque-{n}", f"{foreign}{n}"):
+            authenticator.authenticate(bearer(token), b"", NOW + n / 5_000, WALL)
+        review = reviews.next_wish()
+        if review is not None:
+            reviews.answered(review, b'{"status": {}}', NOW)
+    assert reviews.asked <= 40
+    assert reviews.remembered <= 20
+
+
+def test_a_replaced_authenticator_keeps_what_is_not_given() -> None:
+    authority = ClientAuthority(issuing.Authority().pem)
+    old = Authenticator({"secret": ALICE}, verifier=issuing.verifier_of(), authority=authority)
+    new = old.replace(tokens={})
+    assert new is not old
+    assert (new.verifier, new.authority) == (old.verifier, authority)
+    assert new.authenticate(b"Bearer secret", b"").standing is Standing.UNVERIFIED
+    other = ClientAuthority(issuing.Authority().pem)
+    newest = old.replace(authority=other)
+    assert newest.authority is other
+    assert newest.authenticate(b"Bearer secret", b"").identity is ALICE
+
+
+def test_without_authorities_a_certificate_is_refused() -> None:
+    certificate = recorded.certificate_of(recorded.lines_of("certificate")[0]["pem"])
+    proof = Authenticator().authenticate_certificate(certificate, NOW, WALL)
+    assert proof.refused == "client certificates are no longer accepted"

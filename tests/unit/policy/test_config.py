@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from apiguard.errors import ConfigError
+from apiguard.identity.claims import ClaimMappings
 from apiguard.policy.compile import compile_policy, warnings
 from apiguard.policy.config import Bounds, Enforcement, TlsConfig, camel_case, parse_config
+from apiguard.policy.identityconfig import (
+    CredentialsConfig,
+    JwtConfig,
+    TokenReviewConfig,
+    identity_names,
+)
+from apiguard.wire.frontproxy import FrontProxyNames
 
 CONFIG = Path(__file__).parents[3] / "config"
 
@@ -47,7 +55,11 @@ listen:
   address: "[::]:6443"
   tls: {certFile: c, keyFile: k, clientCAFile: a}
   proxyProtocol: {trustedCIDRs: ["10.0.0.0/8", "fd00::1"]}
-upstream: {servers: ["https://a:6443", "http://[::1]:8080/"], caFile: ca, serverName: name}
+upstream:
+  servers: ["https://a:6443", "http://[::1]:8080/"]
+  caFile: ca
+  serverName: name
+  frontProxy: {certFile: fc, keyFile: fk}
 identity: {staticTokensFile: tokens.csv}
 admin: {address: "localhost:0", tokenFile: t, hosts: [Guard.Example]}
 stateDir: /s
@@ -110,3 +122,74 @@ def test_the_shipped_settings_show_every_bound() -> None:
 
 def test_the_shipped_policy_compiles_without_warnings() -> None:
     assert warnings(compile_policy((CONFIG / "policy.yaml").read_text(), "policy.yaml")) == []
+
+
+# -- identity
+
+
+def with_identity(upstream: str = "", identity: str = "", listen: str = "") -> str:
+    text = LEAST.replace('7445"]}', '7445"]' + upstream + "}")
+    text = text.replace('7443"}', '7443"' + listen + "}")
+    return text + (f"identity: {identity}\n" if identity else "")
+
+
+def test_identity_is_read() -> None:
+    text = with_identity(
+        ", frontProxy: {certFile: c, keyFile: k, userHeaders: [X-User, X-Remote-User],"
+        " extraHeaderPrefixes: [X-Extra-]}, credentials: {tokenFile: t}",
+        "{jwt: [{issuer: https://k8s, jwksFromUpstream: true},"
+        " {issuer: https://login, audiences: [kube, k8s], jwksFile: f, claimMappings:"
+        " {username: {claim: email, prefix: ''}, groups: {claim: g, prefix: 'o:'}}}],"
+        " tokenReview: {enabled: true, reviewsPerSecond: 7}}",
+    )
+    config = parse_config(text, "g.yaml")
+    front_proxy = config.upstream.front_proxy
+    assert front_proxy is not None
+    assert front_proxy.names() == FrontProxyNames(user=b"X-User", extra_prefix=b"X-Extra-")
+    assert identity_names(front_proxy).user == (b"x-user", b"x-remote-user")
+    assert identity_names(front_proxy).extra_prefix == (b"x-extra-", b"x-remote-extra-")
+    assert config.upstream.credentials == CredentialsConfig(token_file="t")
+    assert config.identity.jwt == (
+        JwtConfig("https://k8s", frozenset({"https://k8s"})),
+        JwtConfig(
+            "https://login",
+            frozenset({"kube", "k8s"}),
+            ClaimMappings("email", "", "g", "o:"),
+            "f",
+        ),
+    )
+    assert config.identity.token_review == TokenReviewConfig(True, 7)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "identity", "problem"),
+    [
+        ("", "{tokenReview: {enabled: true}}", "need upstream.credentials"),
+        ("", "{jwt: [{issuer: a, jwksFromUpstream: true}]}", "need upstream.credentials"),
+        ("", "{jwt: [{issuer: a}]}", "either jwksFile or jwksFromUpstream"),
+        ("", "{jwt: [{issuer: a, jwksFile: f}, {issuer: a, jwksFile: f}]}", "an issuer twice"),
+        ("", "{jwt: [{issuer: a, jwksFile: f}, {issuer: b, jwksFile: f}]}", "more than one"),
+        ("", "{jwt: [{issuer: kubernetes/serviceaccount, jwksFile: f}]}", "is implied"),
+        ("", "{jwt: [{issuer: a, jwksFile: f, claimMappings: {}}]}", "audiences: is required"),
+        (", credentials: {certFile: c}", "", "go together"),
+        (", credentials: {}", "", "give either"),
+        (", credentials: {certFile: c, keyFile: k, tokenFile: t}", "", "give either"),
+        (", frontProxy: {certFile: c, keyFile: k, userHeaders: [Authorization]}", "", "no header"),
+        (", frontProxy: {certFile: c, keyFile: k, uidHeaders: [x_uid]}", "", "is no header name"),
+        (", frontProxy: {certFile: c, keyFile: k, userHeaders: []}", "", "at least one"),
+        (", frontProxy: {certFile: c, keyFile: k, userHeaders: [x-remote-uid]}", "", "second time"),
+        (
+            ", frontProxy: {certFile: c, keyFile: k, extraHeaderPrefixes: [X-Remote-]}",
+            "",
+            "begins with an extra prefix",
+        ),
+    ],
+)
+def test_identity_settings_that_cannot_work(upstream: str, identity: str, problem: str) -> None:
+    found = problems(with_identity(upstream, identity))
+    assert any(problem in line for line in found), found
+
+
+def test_client_certificates_need_a_front_proxy_to_pass_them_on() -> None:
+    listen = ", tls: {certFile: c, keyFile: k, clientCAFile: a}"
+    assert "needs upstream.frontProxy" in problems(with_identity(listen=listen))[0]

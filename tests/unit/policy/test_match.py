@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apiguard.errors import ConfigError
 from apiguard.kube.identity import ANONYMOUS, Caller, Identity, Standing, user_agent_family
 from apiguard.kube.requestinfo import RequestInfo, parse_request
+from apiguard.limiter.flow import Flow
 from apiguard.policy.compile import compile_policy
 from apiguard.policy.matcher import MEMO
 from apiguard.policy.policy import Policy
@@ -297,3 +300,69 @@ def test_masks_agree_with_the_rules_tried_in_turn(
         expected = first_match(compiled, info, who)
         assert compiled.match(info, who) is expected
         assert compiled.match(info, who) is expected  # from the memos
+
+
+# -- impersonation
+
+
+def acting_as(user: str | None, real: Caller = ALICE) -> Caller:
+    return dataclasses.replace(real, impersonated=user)
+
+
+IMPERSONATION = """\
+- {name: as-admin, match: {impersonatedUsers: ['system:admin', 'team-*']},
+   limits: [{requestsPerSecond: 5}]}
+- {name: alices, match: {users: [alice]}, limits: [{requestsPerSecond: 1, per: [user]}]}
+- {name: nodes, match: {users: [node]}, exempt: true}
+"""
+
+
+def flow_of(text: str, who: Caller) -> Flow:
+    return compile_policy(policy_text(text), "p").match(parse_request("GET", PODS), who)
+
+
+def limits_of(flow: Flow) -> list[str]:
+    return [limit.id for limit in flow.limits]
+
+
+@pytest.mark.parametrize(("asked", "rule"), [("system:admin", "as-admin"), ("team-a", "as-admin")])
+def test_an_impersonated_user_adds_limits_to_those_of_the_real_one(asked: str, rule: str) -> None:
+    flow = flow_of(IMPERSONATION, acting_as(asked))
+    assert flow.name == rule
+    assert limits_of(flow) == ["as-admin/all", "alices/user"]
+    assert not flow.exempt
+
+
+@pytest.mark.parametrize("asked", [None, "", "bob"])
+def test_other_requests_are_under_the_real_users_rule_alone(asked: str | None) -> None:
+    assert limits_of(flow_of(IMPERSONATION, acting_as(asked))) == ["alices/user"]
+
+
+def test_a_star_means_only_requests_that_impersonate() -> None:
+    rule = "- {name: any, match: {impersonatedUsers: ['*']}, limits: [{requestsPerSecond: 1}]}"
+    assert flow_of(rule, acting_as(None)).name == "default"
+    assert flow_of(rule, acting_as("")).name == "any"
+
+
+def test_impersonation_can_end_an_exemption_and_never_begin_one() -> None:
+    node = caller("node")
+    assert flow_of(IMPERSONATION, node).exempt
+    flow = flow_of(IMPERSONATION, acting_as("system:admin", node))
+    assert not flow.exempt
+    assert limits_of(flow) == ["as-admin/all"]
+    rule = "- {name: x, match: {impersonatedUsers: [a], users: [b]}, exempt: true}"
+    with pytest.raises(ConfigError, match="impersonatedUsers can only limit"):
+        compile_policy(policy_text(rule), "p")
+
+
+def test_a_rule_that_only_counts_does_not_replace_one_that_refuses() -> None:
+    shadow = IMPERSONATION.replace(
+        "limits: [{requestsPerSecond: 5}]", "mode: shadow, limits: [{requestsPerSecond: 5}]"
+    )
+    assert limits_of(flow_of(shadow, acting_as("team-a"))) == ["alices/user"]
+
+
+def test_a_joint_flow_is_one_object_so_that_the_limiter_plans_it_once() -> None:
+    compiled = compile_policy(policy_text(IMPERSONATION), "p")
+    info = parse_request("GET", PODS)
+    assert compiled.match(info, acting_as("team-a")) is compiled.match(info, acting_as("team-b"))

@@ -27,14 +27,17 @@ from apiguard.runtime.control import (
     Ready,
     Report,
     SetEnforcement,
+    SetFiles,
     SetShares,
-    SetTokens,
+    SetUpstreams,
     Start,
     Traffic,
+    Upstream,
     frame,
     read_command,
     read_event,
 )
+from apiguard.runtime.files import File
 from apiguard.telemetry.counters import Counters, RefusalSample
 
 VIEW = BucketView("rule/user", ("alice",), 1.5, 10.0, 1, 2, 3, 9.5, "alice")
@@ -52,7 +55,8 @@ COMMANDS: list[Command] = [
     Start(1, 0, 2, "c", "c.yaml", "p", "p.yaml", 7, "enforce", buckets=(VIEW,)),
     ApplyPolicy(1, "text", "name", 2),
     SetEnforcement(2, "shadow"),
-    SetTokens(3, "t,u,1"),
+    SetFiles(3, {"identity.staticTokensFile": File("/tokens.csv", b"t,u,1")}),
+    SetUpstreams(4, (Upstream(False, 4, "failing checks: etcd", True),)),
     SetShares(4, (Share("rule/user", ("alice",), 0.25),)),
     Explain(5, Question("GET", "/api", groups=("a",))),
     Drain(1.5),
@@ -62,7 +66,7 @@ EVENTS: list[Event] = [
     Failed("reason"),
     Done(1, "digest"),
     Explained(2, {"rule": "x", "limits": [1, "a"]}),
-    Report(_delta().take_delta(), (VIEW,), Traffic(1, 2, 3, (Endpoint("https://a", True),))),
+    Report(_delta().take_delta(), (VIEW,), Traffic(1, 2, 3, (Endpoint("https://a", "fit"),))),
     Line("info", "message", {"a": 1, "b": None}),
 ]
 

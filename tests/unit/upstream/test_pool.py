@@ -1,346 +1,331 @@
-"""Which endpoint, which connection, or no."""
+"""The pool under every order of events: what it must never do, and what it must not leave undone.
+
+``Driver`` plays the runtime: it opens what is asked for, one connection at a time, fails some,
+and ends requests in any order.
+"""
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections import deque
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from apiguard.upstream.balancer import pick
-from apiguard.upstream.endpoint import BACKOFF_SECONDS, Address, Endpoint, Lane
-from apiguard.upstream.pool import Ceilings, Pool, Verdict
+from apiguard.upstream.balancer import candidates
+from apiguard.upstream.endpoint import Address, Endpoint, Lane
+from apiguard.upstream.health import Verdict as HealthVerdict
+from apiguard.upstream.kind import Kind
+from apiguard.upstream.pool import Ceilings, Opening, Pool, Verdict
+from apiguard.upstream.readyz import Condition
 
-ORDINARY, EXEMPT, LONG = Lane
-
-
-def endpoints(count: int) -> list[Endpoint]:
-    return [Endpoint(Address(f"10.0.0.{i}", 6443, True)) for i in range(1, count + 1)]
-
-
-def pool_of(count: int = 1, **ceilings: int) -> Pool[str, str]:
-    return Pool(endpoints(count), Ceilings(**ceilings), random.Random(1))
+LIMITS = Ceilings(ordinary=3, exempt=2, long=4, waiting=6, waiting_seconds=5.0)
+FIT = HealthVerdict(True, Condition.READY)
+UNFIT = HealthVerdict(False, Condition.STORAGE)
 
 
-def connected(pool: Pool[str, str], job: str, connection: str, lane: Lane = ORDINARY) -> None:
-    """``job`` uses ``connection``, newly opened for it."""
-    assert pool.submit(job, lane, 0.0) is Verdict.QUEUED
-    ((endpoint, opened_for),) = pool.to_open(0.0)
-    assert pool.opened(endpoint, opened_for, connection, 0.0) == job
+@dataclass(eq=False, slots=True)
+class Job:
+    number: int
+    kind: Kind
+    lane: Lane
 
 
-def test_an_address_reads_as_a_url() -> None:
-    assert str(Address("::1", 6443, True)) == "https://[::1]:6443"
-    assert str(Address("api", 80, False)) == "http://api:80"
+@dataclass(eq=False, slots=True)
+class Connection:
+    endpoint: Endpoint
+    kind: Kind
 
 
-# --- the endpoint -----------------------------------------------------------------------------
+@dataclass(slots=True)
+class Driver:
+    """A pool with its surroundings; checks each act of the pool as it happens."""
 
+    count: int
+    now: float = 100.0
+    endpoints: list[Endpoint] = field(init=False)
+    pool: Pool[Job, Connection] = field(init=False)
+    openings: list[Opening] = field(default_factory=list)
+    running: dict[Connection, Job] = field(default_factory=dict)
+    waiting: list[Job] = field(default_factory=list)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
 
-def test_a_failed_endpoint_is_left_alone_and_then_tried_once_at_a_time() -> None:
-    endpoint = endpoints(1)[0]
-    endpoint.failed("refused", 10.0)
-    assert not endpoint.usable(10.0 + BACKOFF_SECONDS - 0.01)
-    assert endpoint.usable(10.0 + BACKOFF_SECONDS)
-    endpoint.opening[ORDINARY] = 1
-    assert not endpoint.usable(100.0), "somebody is trying it"
-    endpoint.opening[ORDINARY] = 0
-    endpoint.succeeded()
-    assert endpoint.usable(0.0)
-    assert endpoint.last_error == ""
+    def __post_init__(self) -> None:
+        self.endpoints = [Endpoint(Address(f"10.0.0.{n}", 6443, True)) for n in range(self.count)]
+        self.pool = Pool(self.endpoints, LIMITS, random.Random(0))
 
+    def submit(self, kind: Kind, lane: Lane) -> Connection | Verdict:
+        job = Job(next(self.numbers), kind, lane)
+        allowed = candidates(self.endpoints, self.now)
+        result = self.pool.submit(job, kind, lane, self.now)
+        if isinstance(result, Connection):
+            self._runs(job, result, allowed)
+        elif result is Verdict.QUEUED:
+            self.waiting.append(job)
+            self.plan()
+        return result
 
-def test_of_two_endpoints_the_less_loaded_is_taken() -> None:
-    both = endpoints(2)
-    both[0].active[LONG] = 3
-    both[1].opening[EXEMPT] = 2
-    assert pick(both, ORDINARY, 10, 0.0, random.Random(1)) is both[1]
-    both[1].active[ORDINARY] = 10
-    assert pick(both, ORDINARY, 10, 0.0, random.Random(1)) is both[0], "the other is full"
-    both[0].failed("refused", 0.0)
-    assert pick(both, ORDINARY, 10, 0.0, random.Random(1)) is None
+    def plan(self) -> None:
+        allowed = candidates(self.endpoints, self.now)
+        usable = [e for e in self.endpoints if e.usable(self.now)]
+        drained = [e for e in self.endpoints if e.drained]
+        plan = self.pool.plan(self.now)
+        if any(not opening.counted for opening in plan.open):
+            # An attempt at a failing endpoint takes it out of the candidates: what comes after it
+            # in the same plan goes to whichever are left.
+            allowed = usable
+        for job, connection in plan.assign:
+            self.waiting.remove(job)
+            self._runs(job, connection, allowed)
+        for opening in plan.open:
+            assert opening.endpoint not in drained
+            assert opening.endpoint in allowed
+        self.openings.extend(plan.open)
+        for job in self.pool.stranded(self.now):
+            self.waiting.remove(job)
 
+    def _runs(self, job: Job, connection: Connection, allowed: list[Endpoint]) -> None:
+        assert connection not in self.running, "one request at a time"
+        assert connection.kind is job.kind, "a request goes out on its own kind"
+        assert connection.endpoint in allowed, "nothing goes to the unfit while one is fit"
+        self.running[connection] = job
 
-def test_load_spreads_over_many_endpoints() -> None:
-    many, rng = endpoints(5), random.Random(2)
-    for _ in range(1000):
-        chosen = pick(many, ORDINARY, 1000, 0.0, rng)
-        assert chosen is not None
-        chosen.active[ORDINARY] += 1
-    assert max(e.load for e in many) - min(e.load for e in many) <= 20
+    def open(self, index: int = 0) -> Connection:
+        opening = self.openings.pop(index)
+        connection = Connection(opening.endpoint, opening.kind)
+        self.pool.opened(opening, connection, self.now)
+        self.plan()
+        return connection
 
+    def fail(self, index: int = 0) -> None:
+        self.pool.open_failed(self.openings.pop(index), "refused", self.now)
+        self.plan()
 
-# --- connections ------------------------------------------------------------------------------
+    def release(self, connection: Connection) -> None:
+        del self.running[connection]
+        self.pool.released(connection, self.now)
+        self.plan()
 
-
-def test_a_freed_connection_carries_the_next_request() -> None:
-    pool = pool_of()
-    connected(pool, "a", "c1")
-    assert pool.released("c1", 1.0) is None
-    assert pool.submit("b", ORDINARY, 2.0) == "c1"
-    assert pool.to_open(2.0) == []
-    assert pool.size == 1
-
-
-def test_waiting_jobs_are_served_first_come_first_served() -> None:
-    pool = pool_of(ordinary=1)
-    connected(pool, "a", "c1")
-    for job in "bcd":
-        assert pool.submit(job, ORDINARY, 0.0) is Verdict.QUEUED
-    assert pool.to_open(0.0) == [], "at the ceiling"
-    assert [pool.released("c1", 0.0) for _ in range(4)] == ["b", "c", "d", None]
-
-
-def test_a_job_behind_others_does_not_overtake_them() -> None:
-    pool = pool_of(ordinary=2)
-    connected(pool, "a", "c1")
-    pool.submit("b", ORDINARY, 0.0)
-    pool.submit("c", ORDINARY, 0.0)
-    assert pool.submit("d", ORDINARY, 0.0) is Verdict.QUEUED
-    assert pool.released("c1", 0.0) == "b"
-
-
-def test_exempt_jobs_do_not_wait_for_ordinary_ones() -> None:
-    pool = pool_of(ordinary=1)
-    connected(pool, "a", "c1")
-    pool.submit("b", ORDINARY, 0.0)
-    connected(pool, "x", "c2", EXEMPT)
-    assert pool.released("c2", 0.0) is None, "its lane has no other job, the ordinary one is full"
-    assert pool.submit("y", EXEMPT, 0.0) == "c2"
-
-
-def test_a_full_queue_refuses() -> None:
-    pool = pool_of(ordinary=1, waiting=2)
-    connected(pool, "a", "c1")
-    verdicts = [pool.submit(job, ORDINARY, 0.0) for job in "bcd"]
-    assert verdicts == [Verdict.QUEUED, Verdict.QUEUED, Verdict.FULL]
-
-
-def test_a_long_job_at_the_ceiling_is_refused_at_once() -> None:
-    pool = pool_of(long=1)
-    connected(pool, "a", "c1", LONG)
-    assert pool.submit("b", LONG, 0.0) is Verdict.FULL
-
-
-def test_long_jobs_beyond_the_ceiling_are_refused_though_connections_are_being_opened() -> None:
-    pool = pool_of(long=2)
-    assert pool.submit("a", LONG, 0.0) is Verdict.QUEUED
-    assert pool.submit("b", LONG, 0.0) is Verdict.QUEUED
-    assert pool.submit("c", LONG, 0.0) is Verdict.FULL
-    assert len(pool.to_open(0.0)) == 2
-    assert pool.submit("d", LONG, 0.0) is Verdict.FULL
-
-
-def test_jobs_that_waited_their_time_are_given_back_in_order() -> None:
-    pool = pool_of(ordinary=1)
-    connected(pool, "a", "c1")
-    pool.submit("b", ORDINARY, 1.0)
-    pool.submit("c", ORDINARY, 2.0)
-    assert pool.expired(15.9) == []
-    assert pool.expired(16.0) == ["b"]
-    assert pool.released("c1", 16.5) == "c"
-
-
-def test_a_withdrawn_job_is_not_served() -> None:
-    pool = pool_of(ordinary=1)
-    connected(pool, "a", "c1")
-    pool.submit("b", ORDINARY, 0.0)
-    pool.submit("c", ORDINARY, 0.0)
-    pool.withdraw("b", ORDINARY)
-    pool.withdraw("never", ORDINARY)
-    assert pool.released("c1", 0.0) == "c"
-
-
-def test_a_connection_opened_for_a_job_that_left_stays_for_the_next() -> None:
-    pool = pool_of()
-    pool.submit("a", ORDINARY, 0.0)
-    ((endpoint, lane),) = pool.to_open(0.0)
-    pool.withdraw("a", ORDINARY)
-    assert pool.opened(endpoint, lane, "c1", 0.0) is None
-    assert pool.submit("b", ORDINARY, 0.0) == "c1"
-
-
-def test_jobs_are_stranded_only_when_no_endpoint_is_left() -> None:
-    pool = pool_of(2)
-    pool.submit("a", ORDINARY, 0.0)
-    pool.submit("b", EXEMPT, 0.0)
-    opening = pool.to_open(0.0)
-    assert len({endpoint for endpoint, _ in opening}) == 2
-    (first, first_lane), (second, second_lane) = opening
-    assert pool.open_failed(first, first_lane, "refused", 0.0) == []
-    assert sorted(pool.open_failed(second, second_lane, "refused", 0.0)) == ["a", "b"]
-    assert pool.waiting == 0
-    assert pool.submit("c", ORDINARY, 0.1) is Verdict.UNAVAILABLE
-
-
-def test_after_the_backoff_one_attempt_is_made_and_its_success_serves_all() -> None:
-    pool = pool_of()
-    pool.submit("a", ORDINARY, 0.0)
-    ((endpoint, lane),) = pool.to_open(0.0)
-    pool.open_failed(endpoint, lane, "refused", 0.0)
-    later = BACKOFF_SECONDS + 0.01
-    for job in "bcd":
-        assert pool.submit(job, ORDINARY, later) is Verdict.QUEUED
-    assert pool.to_open(later) == [(endpoint, ORDINARY)]
-    assert pool.to_open(later) == []
-    assert pool.opened(endpoint, ORDINARY, "c1", later) == "b"
-    assert len(pool.to_open(later)) == 2
-
-
-def test_a_closed_connection_frees_its_place() -> None:
-    pool = pool_of(ordinary=1)
-    connected(pool, "a", "c1")
-    pool.submit("b", ORDINARY, 0.0)
-    pool.closed("c1")
-    pool.closed("c1")
-    assert len(pool.to_open(0.0)) == 1
-    assert pool.size == 0
-
-
-def test_an_idle_connection_that_closes_is_forgotten() -> None:
-    pool = pool_of()
-    connected(pool, "a", "c1")
-    pool.released("c1", 0.0)
-    pool.closed("c1")
-    assert pool.submit("b", ORDINARY, 0.0) is Verdict.QUEUED
-
-
-def test_connections_idle_for_long_are_given_back_and_younger_ones_kept() -> None:
-    pool = pool_of()
-    connected(pool, "a", "c1")
-    connected(pool, "b", "c2")
-    pool.released("c1", 1.0)
-    pool.released("c2", 5.0)
-    assert pool.idle_since(1.0) == []
-    assert pool.idle_since(2.0) == ["c1"]
-    assert pool.submit("c", ORDINARY, 6.0) == "c2"
-
-
-@pytest.mark.parametrize("lane", list(Lane))
-def test_without_a_reachable_endpoint_the_answer_is_unavailable(lane: Lane) -> None:
-    pool = pool_of()
-    pool.endpoints[0].failed("refused", 0.0)
-    assert pool.submit("a", lane, 0.1) is Verdict.UNAVAILABLE
-
-
-# --- under random operations ------------------------------------------------------------------
+    def close(self, connection: Connection) -> None:
+        self.running.pop(connection, None)
+        self.pool.closed(connection)
+        self.plan()
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """The pool with a driver that opens, fails, releases and closes at random."""
+    """Any order of submissions, answers, losses, faults, verdicts and drains."""
 
-    @initialize(count=st.integers(1, 3), seed=st.integers(0, 99))
-    def begin(self, count: int, seed: int) -> None:
-        self.now = 0.0
-        self.limits = Ceilings(ordinary=2, exempt=2, long=3, waiting=4, waiting_seconds=5.0)
-        self.pool: Pool[int, int] = Pool(endpoints(count), self.limits, random.Random(seed))
-        self.opening: list[tuple[Endpoint, Lane]] = []
-        self.using: dict[int, int] = {}  # connection -> job
-        self.idle: set[int] = set()
-        self.waiting: dict[Lane, deque[int]] = {lane: deque() for lane in Lane}
-        self.serial = 0
+    @initialize(count=st.integers(1, 3))
+    def start(self, count: int) -> None:
+        self.driver = Driver(count)
+        self.opened: list[Connection] = []
 
-    def assigned(self, connection: int, job: int | None) -> None:
-        if job is None:
-            self.idle.add(connection)
-            return
-        lane = next(lane for lane in Lane if job in self.waiting[lane])
-        assert self.waiting[lane].popleft() == job, "first come, first served"
-        self.using[connection] = job
+    @rule(kind=st.sampled_from(Kind), lane=st.sampled_from(Lane))
+    def submit(self, kind: Kind, lane: Lane) -> None:
+        self.driver.submit(kind, lane)
 
-    @rule(lane=st.sampled_from(Lane))
-    def submit(self, lane: Lane) -> None:
-        self.serial += 1
-        result = self.pool.submit(self.serial, lane, self.now)
-        if result is Verdict.QUEUED:
-            self.waiting[lane].append(self.serial)
-        elif not isinstance(result, Verdict):
-            assert not self.waiting[lane], "nobody overtakes"
-            self.idle.remove(result)
-            self.using[result] = self.serial
-
-    @rule()
-    def open_wanted(self) -> None:
-        self.opening += self.pool.to_open(self.now)
-
-    @precondition(lambda self: self.opening)
     @rule(data=st.data())
-    def open(self, data: st.DataObject) -> None:
-        endpoint, lane = self.opening.pop(data.draw(st.integers(0, len(self.opening) - 1)))
-        self.serial += 1
-        job = self.pool.opened(endpoint, lane, self.serial, self.now)
-        self.assigned(self.serial, job)
+    def connects(self, data: st.DataObject) -> None:
+        openings = self.driver.openings
+        if openings:
+            index = data.draw(st.integers(0, len(openings) - 1))
+            self.opened.append(self.driver.open(index))
 
-    @precondition(lambda self: self.opening)
     @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
-        endpoint, lane = self.opening.pop(data.draw(st.integers(0, len(self.opening) - 1)))
-        stranded = self.pool.open_failed(endpoint, lane, "refused", self.now)
-        if stranded:
-            assert not self.opening
-            assert sorted(stranded) == sorted(j for q in self.waiting.values() for j in q)
-            for queue in self.waiting.values():
-                queue.clear()
+    def does_not_connect(self, data: st.DataObject) -> None:
+        openings = self.driver.openings
+        if openings:
+            self.driver.fail(data.draw(st.integers(0, len(openings) - 1)))
 
-    @precondition(lambda self: self.using)
     @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        connection = data.draw(st.sampled_from(sorted(self.using)))
-        del self.using[connection]
-        self.assigned(connection, self.pool.released(connection, self.now))
+    def answers(self, data: st.DataObject) -> None:
+        if self.driver.running:
+            connection = data.draw(st.sampled_from(list(self.driver.running)))
+            connection.endpoint.answered()
+            self.driver.release(connection)
 
-    @precondition(lambda self: self.using or self.idle)
+    @rule(data=st.data(), loses=st.booleans())
+    def ends(self, data: st.DataObject, loses: bool) -> None:
+        if self.opened:
+            connection = self.opened.pop(data.draw(st.integers(0, len(self.opened) - 1)))
+            if loses and connection in self.driver.running:
+                connection.endpoint.lost(self.driver.now)
+            self.driver.close(connection)
+
+    @rule(data=st.data(), fit=st.booleans(), drained=st.booleans())
+    def is_judged(self, data: st.DataObject, fit: bool, drained: bool) -> None:
+        endpoint = data.draw(st.sampled_from(self.driver.endpoints))
+        endpoint.verdict = FIT if fit else UNFIT
+        endpoint.drained = drained
+        self.driver.plan()
+
     @rule(data=st.data())
-    def close(self, data: st.DataObject) -> None:
-        connection = data.draw(st.sampled_from(sorted([*self.using, *self.idle])))
-        self.using.pop(connection, None)
-        self.idle.discard(connection)
-        self.pool.closed(connection)
+    def gives_up(self, data: st.DataObject) -> None:
+        if self.driver.waiting:
+            job = data.draw(st.sampled_from(self.driver.waiting))
+            self.driver.waiting.remove(job)
+            self.driver.pool.withdraw(job, job.kind, job.lane)
 
-    @precondition(lambda self: any(self.waiting.values()))
-    @rule(data=st.data())
-    def withdraw(self, data: st.DataObject) -> None:
-        lane = data.draw(st.sampled_from([lane for lane in Lane if self.waiting[lane]]))
-        job = data.draw(st.sampled_from(sorted(self.waiting[lane])))
-        self.waiting[lane].remove(job)
-        self.pool.withdraw(job, lane)
+    @rule(kind=st.sampled_from(Kind))
+    def certificate_changes(self, kind: Kind) -> None:
+        retired = self.driver.pool.retire(kind)
+        assert all(c.kind is kind and c not in self.driver.running for c in retired)
+        self.opened = [c for c in self.opened if c not in retired]
+        self.driver.plan()
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0]))
-    def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-        for job in self.pool.expired(self.now):
-            next(q for q in self.waiting.values() if job in q).remove(job)
-        for connection in self.pool.idle_since(self.now - 10.0):
-            self.idle.remove(connection)
+    @rule(seconds=st.sampled_from([0.1, 0.6, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.driver.now += seconds
+        for job in self.driver.pool.expired(self.driver.now):
+            self.driver.waiting.remove(job)
+        self.driver.plan()
 
     @invariant()
-    def ceilings_hold(self) -> None:
-        for endpoint in self.pool.endpoints:
-            for lane, ceiling in zip(Lane, self.limits.by_lane(), strict=True):
-                assert endpoint.active[lane] >= 0
+    def ceilings_hold_over_kinds(self) -> None:
+        ceilings = LIMITS.by_lane()
+        for endpoint in self.driver.endpoints:
+            for lane in Lane:
                 assert endpoint.opening[lane] >= 0
-                assert endpoint.active[lane] + endpoint.opening[lane] <= ceiling
+                assert endpoint.active[lane] >= 0
+                assert endpoint.active[lane] + endpoint.opening[lane] <= ceilings[lane]
 
     @invariant()
-    def books_agree(self) -> None:
-        pool = self.pool
-        assert pool.waiting == sum(len(q) for q in self.waiting.values())
-        assert max(len(q) for q in self.waiting.values()) <= self.limits.waiting
-        assert pool.size == len(self.using) + len(self.idle)
-        assert sum(sum(e.active) for e in pool.endpoints) == len(self.using)
-        assert sum(sum(e.opening) for e in pool.endpoints) == len(self.opening)
+    def counts_are_of_what_is_there(self) -> None:
+        driver = self.driver
+        for endpoint in driver.endpoints:
+            for lane in Lane:
+                assert endpoint.opening[lane] == sum(
+                    o.endpoint is endpoint and o.lane is lane for o in driver.openings
+                )
+                assert endpoint.active[lane] == sum(
+                    c.endpoint is endpoint and j.lane is lane for c, j in driver.running.items()
+                )
+        assert driver.pool.waiting == len(driver.waiting)
+        for lane in Lane:
+            assert sum(job.lane is lane for job in driver.waiting) <= LIMITS.waiting
+        assert driver.pool.size == len(self.opened)
 
     @invariant()
-    def one_probe_at_a_time(self) -> None:
-        for endpoint in self.pool.endpoints:
-            if endpoint.failures and endpoint.connecting:
-                assert not endpoint.usable(self.now)
+    def nothing_waits_that_could_be_served(self) -> None:
+        """No waiting job has an idle connection it could use, nor room to open one."""
+        driver = self.driver
+        ceilings = LIMITS.by_lane()
+        idle = [c for c in self.opened if c not in driver.running]
+        for job in driver.waiting:
+            room = [
+                e
+                for e in candidates(driver.endpoints, driver.now)
+                if e.active[job.lane] + e.opening[job.lane] < ceilings[job.lane]
+            ]
+            assert not any(c.kind is job.kind and c.endpoint in room for c in idle)
+            if room:
+                meant = [o for o in driver.openings if (o.kind, o.lane) == (job.kind, job.lane)]
+                rivals = [w for w in driver.waiting if (w.kind, w.lane) == (job.kind, job.lane)]
+                assert sum(o.counted for o in meant) >= len(rivals)
 
 
-PoolMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
-)
 TestPool = PoolMachine.TestCase
+TestPool.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture
+def driver() -> Driver:
+    return Driver(1)
+
+
+def fill(driver: Driver, kind: Kind, count: int) -> list[Connection]:
+    for _ in range(count):
+        assert driver.submit(kind, Lane.ORDINARY) is Verdict.QUEUED
+    return [driver.open() for _ in range(count)]
+
+
+def test_a_slot_freed_by_one_kind_goes_to_the_other_when_that_waited_longer(
+    driver: Driver,
+) -> None:
+    first, *_ = fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    driver.submit(Kind.FRONT_PROXY, Lane.ORDINARY)
+    driver.now += 1
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.release(first)
+    assert [o.kind for o in driver.openings] == [Kind.FRONT_PROXY]
+    assert [job.kind for job in driver.waiting] == [Kind.FRONT_PROXY, Kind.PLAIN]
+
+
+def test_exempt_requests_pass_when_ordinary_ones_fill_their_ceiling(driver: Driver) -> None:
+    fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.submit(Kind.FRONT_PROXY, Lane.EXEMPT)
+    assert [(o.kind, o.lane) for o in driver.openings] == [(Kind.FRONT_PROXY, Lane.EXEMPT)]
+
+
+def test_a_long_request_at_the_ceiling_is_refused_and_not_kept_waiting(driver: Driver) -> None:
+    """Also while the connections of those before it are still being opened."""
+    for kind in (Kind.PLAIN, Kind.FRONT_PROXY) * (LIMITS.long // 2):
+        assert driver.submit(kind, Lane.LONG) is Verdict.QUEUED
+    assert driver.submit(Kind.PLAIN, Lane.LONG) is Verdict.FULL
+    while driver.openings:
+        driver.open()
+    assert driver.submit(Kind.FRONT_PROXY, Lane.LONG) is Verdict.FULL
+
+
+def test_waiting_requests_are_served_first_come_first_served(driver: Driver) -> None:
+    connection, *_ = fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    for _ in range(3):
+        assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is Verdict.QUEUED
+    expected = [job.number for job in driver.waiting]
+    served = []
+    for _ in range(3):
+        driver.release(connection)
+        served.append(driver.running[connection].number)
+    assert served == expected
+
+
+def test_a_full_queue_refuses(driver: Driver) -> None:
+    fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    verdicts = [driver.submit(kind, Lane.ORDINARY) for kind in Kind for _ in range(4)]
+    assert verdicts == [Verdict.QUEUED] * LIMITS.waiting + [Verdict.FULL] * 2
+
+
+def test_a_connection_opened_for_a_job_that_left_stays_for_the_next(driver: Driver) -> None:
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.pool.withdraw(driver.waiting.pop(), Kind.PLAIN, Lane.ORDINARY)
+    connection = driver.open()
+    assert driver.submit(Kind.FRONT_PROXY, Lane.ORDINARY) is Verdict.QUEUED
+    assert driver.submit(Kind.PLAIN, Lane.EXEMPT) is connection
+
+
+def test_connections_idle_for_long_are_given_back_and_younger_ones_kept(driver: Driver) -> None:
+    old, young = fill(driver, Kind.PLAIN, 2)
+    driver.release(old)
+    driver.now += 4
+    driver.release(young)
+    assert driver.pool.idle_since(driver.now - 3) == [old]
+    assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is young
+
+
+def test_a_request_that_meets_a_failing_server_does_not_wait_for_it() -> None:
+    """The failing one is tried, and another is opened at the same time."""
+    driver = Driver(2)
+    driver.endpoints[0].failed("refused", driver.now - 10)
+    seen = set()
+    for _ in range(20):
+        driver.submit(Kind.PLAIN, Lane.LONG)
+        seen = {o.endpoint for o in driver.openings}
+        if len(seen) == 2:
+            break
+    assert len(seen) == 2
+    tried = [o for o in driver.openings if o.endpoint is driver.endpoints[0]]
+    assert len(tried) == 1
+    assert not tried[0].counted
+
+
+def test_with_every_server_failing_requests_are_refused_at_once(driver: Driver) -> None:
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    driver.fail()
+    assert driver.waiting == []
+    assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is Verdict.UNAVAILABLE
+    driver.now += 0.6
+    assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is Verdict.QUEUED

@@ -1,0 +1,148 @@
+"""TokenReviews: who is asked about, how often, and how long an answer holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from apiguard.identity.budget import Budget
+from apiguard.identity.reviews import OPEN_REVIEWS, Review, Reviews
+from apiguard.kube.identity import Identity
+
+NOW = 50.0
+
+ALICE = Identity("alice", ("devs", "system:authenticated"), "u1", {"scopes": ("a", "b")})
+
+
+def reviews_of(rate: float = 100.0, remembered: int = 100) -> Reviews:
+    return Reviews(secret=b"secret", budget=Budget(rate, NOW), remembered=remembered)
+
+
+def answer(**status: object) -> bytes:
+    return json.dumps({"kind": "TokenReview", "status": status}).encode()
+
+
+GOOD = answer(
+    authenticated=True,
+    user={
+        "username": "alice",
+        "uid": "u1",
+        "groups": ["devs", "system:authenticated"],
+        "extra": {"scopes": ["a", "b"]},
+    },
+)
+
+
+def wish(reviews: Reviews) -> Review:
+    found = reviews.next_wish()
+    assert found is not None
+    return found
+
+
+def test_an_unknown_token_is_asked_about_once_and_waits_for_nobody() -> None:
+    reviews = reviews_of()
+    woken: list[int] = []
+    reviews.wished = lambda: woken.append(1)
+    for _ in range(5):
+        assert reviews.lookup("t", NOW).identity is None
+    assert woken == [1]
+    review = wish(reviews)
+    assert json.loads(review.body)["spec"] == {"token": "t"}
+    assert reviews.next_wish() is None
+    assert reviews.lookup("t", NOW).identity is None
+    assert reviews.next_wish() is None
+    assert (reviews.asked, reviews.open) == (1, 1)
+
+
+def test_a_good_answer_holds_two_minutes() -> None:
+    reviews = reviews_of()
+    reviews.lookup("t", NOW)
+    reviews.answered(wish(reviews), GOOD, NOW + 1)
+    assert reviews.open == 0
+    assert reviews.lookup("t", NOW + 120.9).identity == ALICE
+    assert reviews.lookup("t", NOW + 121).identity is None
+    assert reviews.asked == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        answer(),
+        answer(authenticated=False, user={"username": "alice"}),
+        answer(authenticated="true", user={"username": "alice"}),
+        answer(authenticated=1, user={"username": "alice"}),
+        answer(authenticated=True, user={"username": ""}),
+        answer(authenticated=True, user={"username": "system:anonymous"}),
+        answer(authenticated=True, user={"username": "a\x00"}),
+    ],
+)
+def test_a_bad_answer_holds_ten_seconds(body: bytes) -> None:
+    reviews = reviews_of()
+    reviews.lookup("t", NOW)
+    reviews.answered(wish(reviews), body, NOW)
+    assert reviews.lookup("t", NOW + 9.9).identity is None
+    assert reviews.asked == 1
+    reviews.lookup("t", NOW + 10)
+    assert reviews.asked == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        answer(authenticated=True),
+        answer(authenticated=True, user={"username": 1}),
+        answer(authenticated=True, user={"username": "a", "groups": "b"}),
+        answer(authenticated=True, user={"username": "a", "extra": {"k": [1]}}),
+    ],
+)
+def test_what_is_no_answer_is_tried_again_soon_and_proves_nothing(body: bytes) -> None:
+    reviews = reviews_of()
+    reviews.lookup("t", NOW)
+    reviews.answered(wish(reviews), body, NOW)
+    assert reviews.lookup("t", NOW + 1.9).identity is None
+    assert reviews.asked == 1
+    reviews.lookup("t", NOW + 2)
+    assert reviews.asked == 2
+
+
+def test_ten_thousand_distinct_tokens_in_a_second_cause_bounded_reviews_and_memory() -> None:
+    reviews = reviews_of(rate=20.0, remembered=100)
+    for n in range(10_000):
+        now = NOW + n / 10_000
+        assert reviews.lookup(f"t{n}", now).identity is None
+        review = reviews.next_wish()
+        if review is not None:
+            reviews.answered(review, answer(), now)
+    assert reviews.asked <= 40  # 20 saved up and 20 of this second
+    assert reviews.shed >= 9_960
+    assert reviews.remembered <= 200
+    assert reviews.open == 0
+
+
+def test_reviews_that_get_no_answer_hold_a_bounded_number_of_tokens() -> None:
+    reviews = reviews_of(rate=1e6)
+    for n in range(1_000):
+        reviews.lookup(f"t{n}", NOW)
+    assert reviews.open == OPEN_REVIEWS
+    assert reviews.lookup("another", NOW).shed
+
+
+def test_bad_answers_push_no_good_one_out() -> None:
+    reviews = reviews_of(rate=1e6, remembered=10)
+    reviews.lookup("good", NOW)
+    reviews.answered(wish(reviews), GOOD, NOW)
+    for n in range(1_000):
+        reviews.lookup(f"t{n}", NOW)
+        reviews.answered(wish(reviews), answer(), NOW)
+    assert reviews.lookup("good", NOW + 1).identity == ALICE
+
+
+def test_a_review_keeps_its_token_out_of_logs() -> None:
+    reviews = reviews_of()
+    reviews.lookup("secret-token", NOW)
+    assert "secret" not in repr(wish(reviews))
