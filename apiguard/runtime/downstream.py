@@ -21,7 +21,8 @@ from apiguard.gateway.session import Session
 from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.runtime.defects import report_defect
 from apiguard.telemetry import bounds
-from apiguard.wire.http1 import Http1Server, State
+from apiguard.wire.http1 import State
+from apiguard.wire.http1_server import Http1Server
 
 if TYPE_CHECKING:
     from apiguard.runtime.traffic import TrafficServer

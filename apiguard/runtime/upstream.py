@@ -21,7 +21,7 @@ from apiguard.telemetry import bounds
 from apiguard.upstream.endpoint import Endpoint, Lane
 from apiguard.upstream.kind import Kind
 from apiguard.upstream.pool import Ceilings, Opening, Pool, Verdict
-from apiguard.wire.http1 import Http1Client
+from apiguard.wire.http1_client import Http1Client
 
 if TYPE_CHECKING:
     from apiguard.runtime.traffic import TrafficServer

@@ -9,7 +9,8 @@ from apiguard.gateway import replies
 from apiguard.gateway.decision import Forward, Refuse
 from apiguard.gateway.gateway import Gateway
 from apiguard.policy.config import RequestBounds
-from apiguard.wire.http1 import Http1Server, State
+from apiguard.wire.http1 import State
+from apiguard.wire.http1_server import Http1Server
 from apiguard.wire.messages import (
     HeaderBlock,
     Reply,

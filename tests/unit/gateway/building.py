@@ -29,7 +29,8 @@ from apiguard.telemetry.counters import Counters
 from apiguard.wire.frontproxy import FrontProxyNames
 from apiguard.wire.headers import HeaderRules
 from apiguard.wire.heads import RequestHeads
-from apiguard.wire.http1 import Http1Client, Http1Server
+from apiguard.wire.http1_client import Http1Client
+from apiguard.wire.http1_server import Http1Server
 from tests.unit.policy.texts import HEAD
 
 WALL = 1_795_395_000.0

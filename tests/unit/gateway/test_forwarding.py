@@ -6,7 +6,9 @@ import pytest
 
 from apiguard.gateway import replies
 from apiguard.gateway.gateway import Gateway
-from apiguard.wire.http1 import SKIP_LIMIT, Http1Client, Http1Server, State
+from apiguard.wire.http1 import State
+from apiguard.wire.http1_client import Http1Client
+from apiguard.wire.http1_server import SKIP_LIMIT, Http1Server
 from tests.unit.gateway.building import Guard, gateway_of
 from tests.wire.reference import Message, read_requests, read_responses
 

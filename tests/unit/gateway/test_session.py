@@ -18,7 +18,8 @@ from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.kube.requestinfo import parse_request
 from apiguard.policy.config import Enforcement, RequestBounds
 from apiguard.telemetry import bounds
-from apiguard.wire.http1 import SKIP_LIMIT, State
+from apiguard.wire.http1 import State
+from apiguard.wire.http1_server import SKIP_LIMIT
 from tests.unit.gateway.building import Guard, config_of, gateway_of
 from tests.unit.policy.texts import policy_text
 from tests.wire.reference import Message, read_requests, read_responses

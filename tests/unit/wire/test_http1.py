@@ -7,7 +7,8 @@ import random
 import pytest
 
 from apiguard.errors import WireError
-from apiguard.wire.http1 import RESPONSE_HEAD_LIMIT, Http1Client, State
+from apiguard.wire.http1 import State
+from apiguard.wire.http1_client import RESPONSE_HEAD_LIMIT, Http1Client
 from apiguard.wire.messages import RequestLine, ResponseHead
 from tests.unit.gateway.building import Guard, Touch
 from tests.wire.reading import Accepted, Reader, Refused
