@@ -12,7 +12,7 @@ from pathlib import Path
 from loadtests.bench.cases.case import EVENTS_PER_SECOND, Case, Row
 from loadtests.bench.certificates import Certificates
 from loadtests.bench.generator.spec import Numbers, Spec
-from loadtests.bench.peers.peer import Running, Setting
+from loadtests.bench.peers.peer import Caller, Running, Setting
 from loadtests.bench.processes import Cpus, Fleet, free_port, running_on
 
 _GENERATOR_GRACE = 90.0
@@ -122,7 +122,8 @@ def surround(case: Case, around: Surroundings, fleet: Fleet) -> Setting:
         "responder",
         [
             *(sys.executable, "-m", "loadtests.bench.responder", str(plain), str(tls)),
-            *(str(issued.certificate), str(issued.key), str(EVENTS_PER_SECOND)),
+            *(str(issued.certificate), str(issued.key), str(issued.authority)),
+            str(EVENTS_PER_SECOND),
         ],
         cpus=around.cpus.others,
         ports=[plain, tls],
@@ -142,6 +143,7 @@ def _start(rows: Sequence[Row], setting: Setting) -> dict[str, Running]:
 
 def spec_of(row: Row, proxy: Running, setting: Setting) -> Spec:
     """A row's window through a running proxy; length and rate are at their defaults."""
+    caller = proxy.callers[row.caller] if row.caller else Caller()
     return Spec(
         mode=row.mode,
         traffic=row.traffic,
@@ -150,6 +152,8 @@ def spec_of(row: Row, proxy: Running, setting: Setting) -> Spec:
         authority=str(setting.certificates.authority) if setting.secure else "",
         connections=row.connections,
         warmup=row.warmup,
+        token=caller.token,
+        certificate=caller.certificate,
     )
 
 

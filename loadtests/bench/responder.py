@@ -1,12 +1,12 @@
 """The upstream of every measurement: fixed answers from one epoll loop.
 
-Run as ``python -m loadtests.bench.responder PLAIN_PORT TLS_PORT CERT KEY EVENTS_PER_SECOND``.
+Run as ``python -m loadtests.bench.responder PLAIN_PORT TLS_PORT CERT KEY CA EVENTS_PER_SECOND``.
 
-A LIST path answers 40 MB, ``watch=1`` opens a stream of 4 KB events, everything else is a 2 KB
-object. Sockets are driven by hand rather than through asyncio: with ``ssl.SSLSocket`` an answer
-costs about 10 µs over TLS, half of what a transport on memory BIOs needs, and what upstream does
-not use on the shared CPU is left to the generator. Requests are trusted: they come from proxies
-that this harness started, and none has a body.
+A LIST path answers 40 MB, ``watch=1`` opens a stream of 4 KB events, ``SEEN_PATH`` tells what
+arrived, everything else is a 2 KB object. Sockets are driven by hand rather than through asyncio:
+with ``ssl.SSLSocket`` an answer costs about 10 µs over TLS, half of what a transport on memory BIOs
+needs, and what upstream does not use on the shared CPU is left to the generator. Requests are
+trusted: they come from proxies that this harness started, and none has a body.
 """
 
 from __future__ import annotations
@@ -18,8 +18,16 @@ import ssl
 import sys
 import time
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
 from loadtests.bench import traffic
 
+SEEN_PATH = "/api/v1/namespaces/default/pods/seen"
+PRESENTED = "Presented-Certificate"
+"""After the head that arrived, ``SEEN_PATH`` names the common name of the client certificate."""
+
+_SEEN = f"GET {SEEN_PATH} ".encode()
 _READ = 65536
 _SLICE = 128 * 1024
 _SLICES_PER_TURN = 4
@@ -61,6 +69,14 @@ class Client:
     def more_is_decrypted(self) -> bool:
         """Whether TLS holds plaintext that epoll knows nothing about."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    def presented(self) -> str:
+        """Common name of the certificate the proxy presented, "" without one."""
+        der = self.sock.getpeercert(True) if isinstance(self.sock, ssl.SSLSocket) else None
+        if der is None:
+            return ""
+        names = x509.load_der_x509_certificate(der).subject
+        return str(names.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
     def send(self, data: bytes) -> None:
         """Write now what fits, keep the rest."""
@@ -174,6 +190,8 @@ class Responder:
             self._watchers.add(descriptor)
         elif line.startswith(b"GET /api/v1/pods?"):
             client.send(self._list)
+        elif line.startswith(_SEEN):
+            client.send(traffic.answer(head + f"\r\n{PRESENTED}: {client.presented()}".encode()))
         else:
             client.send(self._object)
 
@@ -203,9 +221,12 @@ class Responder:
 
 
 def main(arguments: list[str]) -> None:
-    plain_port, tls_port, certificate, key, rate = arguments
+    plain_port, tls_port, certificate, key, authority, rate = arguments
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
+    # As kube-apiserver does: who has a client certificate may show it.
+    tls.load_verify_locations(authority)
+    tls.verify_mode = ssl.CERT_OPTIONAL
     tls.set_alpn_protocols(["http/1.1"])
     Responder(int(plain_port), int(tls_port), tls, float(rate)).serve()
 

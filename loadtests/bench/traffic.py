@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 OBJECT_BYTES = 2048
 EVENT_BYTES = 4096
@@ -24,6 +25,8 @@ _USER_AGENTS = 1_000
 
 COMMON_AGENT = "kubelet/v1.36.2 (linux/amd64) kubernetes/abcdef0"
 REFUSED_AGENT = "bad-agent/v1.0"
+
+_TOKEN = re.compile(rb"Authorization: [^\r]*\r\n")
 
 _RESPONSE_HEAD = (
     "HTTP/1.1 200 OK\r\n"
@@ -46,6 +49,11 @@ class Traffic:
     requests: tuple[bytes, ...]
     status: int = 200
     body: bytes | None = None
+
+    def presenting(self, bearer: str) -> Traffic:
+        """The same with another token; "" takes the header away."""
+        field = f"Authorization: Bearer {bearer}\r\n".encode() if bearer else b""
+        return replace(self, requests=tuple(_TOKEN.sub(field, one) for one in self.requests))
 
 
 def user(number: int) -> str:
@@ -78,8 +86,12 @@ def an_object() -> bytes:
 
 def object_answer() -> bytes:
     """The whole answer to a GET of one object."""
-    head = f"{_RESPONSE_HEAD}Content-Length: {OBJECT_BYTES}\r\n\r\n"
-    return head.encode() + an_object()
+    return answer(an_object())
+
+
+def answer(body: bytes) -> bytes:
+    """A whole answer with a declared length."""
+    return f"{_RESPONSE_HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def event(number: int) -> bytes:

@@ -22,6 +22,7 @@ from loadtests.bench.generator.streams import Dechunker, EventChecker
 from loadtests.bench.interleave import CaseError, Plan, Surroundings, measure
 from loadtests.bench.peers.direct import DIRECT
 from loadtests.bench.peers.guard import policy
+from loadtests.bench.peers.identities import CERTIFICATE, IDENTITY_GUARD, JWT, OPAQUE
 from loadtests.bench.peers.python_proxies import FLOOR
 from loadtests.bench.processes import Cpus, Fleet, StartError, free_port
 from loadtests.bench.profiling import shares
@@ -149,6 +150,29 @@ def test_events_and_objects_have_the_size_they_are_named_for() -> None:
 
 def test_distinct_requests_are_distinct() -> None:
     assert len(set(traffic.distinct().requests)) == traffic.DISTINCT
+
+
+@pytest.mark.parametrize(
+    ("bearer", "fields"), [("x.y.z", [b"Authorization: Bearer x.y.z"]), ("", [])]
+)
+def test_another_caller_sends_the_same_requests(bearer: str, fields: list[bytes]) -> None:
+    def split(one: traffic.Traffic) -> tuple[list[bytes], list[bytes]]:
+        lines = one.requests[0].split(b"\r\n")
+        tokens = [line for line in lines if line.startswith(b"Authorization")]
+        return tokens, [line for line in lines if line not in tokens]
+
+    own, theirs = traffic.common(), traffic.common().presenting(bearer)
+    assert split(theirs) == (fields, split(own)[1])
+
+
+def test_callers_are_who_they_should_be_before_they_are_measured(around: Surroundings) -> None:
+    """A guard whose callers were mistaken would not start: see ``peers.identities``."""
+    rows = tuple(
+        Row(IDENTITY_GUARD, label=caller, caller=caller, warmup=0.1, connections=4)
+        for caller in (OPAQUE, JWT, CERTIFICATE)
+    )
+    found = measure(Case("smoke", "", "request", rows), Plan(1, 0.2), around)
+    assert all(found[row.name][0]["units"] > 0 for row in rows)
 
 
 def test_the_shares_of_a_profile_add_up() -> None:

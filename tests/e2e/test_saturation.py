@@ -67,7 +67,8 @@ def responder(tmp_path: Path, certificates: Certificates) -> Iterator[Responder]
     tokens = tmp_path / "tokens.csv"
     tokens.write_text(FLOOD_TOKENS)
     command = [sys.executable, "-m", "loadtests.bench.responder", str(plain), str(tls)]
-    with subprocess.Popen([*command, *map(str, certificates.server), "1"], cwd=ROOT) as process:
+    files = map(str, (*certificates.server, certificates.authority))
+    with subprocess.Popen([*command, *files, "1"], cwd=ROOT) as process:
         try:
             until("the responder listens", lambda: _answers(plain))
             yield Responder(f"https://127.0.0.1:{tls}", certificates.authority, tokens)

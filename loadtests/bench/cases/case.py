@@ -14,7 +14,8 @@ class Row:
     """One line of a case's table: one proxy under one kind of traffic.
 
     ``label`` defaults to the peer's name; a peer in several rows of a case runs once.
-    ``connections`` of the generator, ``seconds`` as a factor of the run's window.
+    ``connections`` of the generator, ``seconds`` as a factor of the run's window. ``caller`` is one
+    of those the running peer knows; "" sends the tokens of the traffic.
     """
 
     peer: Peer
@@ -24,6 +25,7 @@ class Row:
     label: str = ""
     warmup: float = 0.5
     seconds: float = 1.0
+    caller: str = ""
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from loadtests.bench.cases.case import Case, Row
 from loadtests.bench.peers.direct import DIRECT
 from loadtests.bench.peers.guard import guard
 from loadtests.bench.peers.haproxy import HAPROXY
+from loadtests.bench.peers.identities import CERTIFICATE, IDENTITY_GUARD, JWT, OPAQUE
 from loadtests.bench.peers.nginx import NGINX, STREAMING_NGINX
 from loadtests.bench.peers.python_proxies import FLOOR, NAIVE
 
@@ -95,6 +96,16 @@ HANDSHAKES = Case(
     ),
     columns=("cpu_us", "per_cpu_second"),
 )
+IDENTITY = Case(
+    "identity",
+    "a verified token and a client certificate beside an unknown token of equal length",
+    "request",
+    (
+        Row(IDENTITY_GUARD, label="unknown token", caller=OPAQUE),
+        Row(IDENTITY_GUARD, label="verified JWT", caller=JWT),
+        Row(IDENTITY_GUARD, label="certificate", caller=CERTIFICATE),
+    ),
+)
 
 CASES = (
     PROXIED_TLS,
@@ -106,4 +117,5 @@ CASES = (
     STALLED,
     LATENCY,
     HANDSHAKES,
+    IDENTITY,
 )

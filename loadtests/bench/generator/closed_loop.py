@@ -18,7 +18,9 @@ _SILENCE = 10.0
 def run(spec: Spec) -> Numbers:
     """``units`` completed answers, ``cpu_seconds`` of the proxy, ``seconds`` of the window."""
     traffic = TRAFFIC[spec.traffic]()
-    tls = client_tls(spec.authority)
+    if spec.token or spec.certificate:
+        traffic = traffic.presenting(spec.token)
+    tls = client_tls(spec.authority, spec.certificate)
     connections = [connect(spec.port, tls) for _ in range(spec.connections)]
     answers = Answers(traffic)
     loop = ClosedLoop(connections, answers, itertools.cycle(traffic.requests))

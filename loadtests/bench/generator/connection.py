@@ -18,12 +18,17 @@ _TRANSFER = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _BUSY = (ssl.SSLWantReadError, BlockingIOError)
 
 
-def client_tls(authority: str) -> ssl.SSLContext | None:
-    """A verifying context as a Kubernetes client has it, or None for plain HTTP."""
+def client_tls(authority: str, certificate: str = "") -> ssl.SSLContext | None:
+    """A verifying context as a Kubernetes client has it, or None for plain HTTP.
+
+    ``certificate`` is a PEM file of certificate and key to present.
+    """
     if not authority:
         return None
     context = ssl.create_default_context(cafile=authority)
     context.set_alpn_protocols(["http/1.1"])
+    if certificate:
+        context.load_cert_chain(certificate)
     return context
 
 

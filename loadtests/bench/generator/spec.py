@@ -26,6 +26,8 @@ class Spec:
     warmup: float = 0.5
     seconds: float = 2.0
     rate: float = 0.0  # requests per second of the open loop
+    token: str = ""  # instead of the traffic's own
+    certificate: str = ""  # PEM file of certificate and key, presented instead of any token
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))

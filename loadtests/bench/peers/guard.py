@@ -5,17 +5,21 @@ from __future__ import annotations
 import http.client
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
 
 from loadtests.bench import traffic
-from loadtests.bench.certificates import SERVER_NAME
-from loadtests.bench.peers.peer import Peer, Running, Setting
+from loadtests.bench.certificates import SERVER_NAME, Certificates
+from loadtests.bench.peers.peer import Caller, Peer, Running, Setting
 from loadtests.bench.processes import StartError, free_port
 
 ORDINARY_RULES = 20
+REST = "clients"
+"""The rule of verified users; what is unverified or nameless is under the default."""
+
+ADMIN_TOKEN = "bench-admin-token-0123456789abcdef"  # noqa: S105 - of loopback ports, for minutes
 _ENOUGH = 1_000_000  # requests per second that no run here reaches
 _READY_DEADLINE = 20.0
 
@@ -38,20 +42,26 @@ def policy(rules: int) -> str:
     }
     misses = [_miss(number) for number in range(rules - 2)]
     rest = {
-        "name": "clients",
+        "name": REST,
         "match": {"users": ["system:*"], "resources": ["*"]},
-        "limits": [
-            {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH},
-            {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH, "per": ["userAgentFamily", "user"]},
-        ],
+        "limits": _ample(),
     }
     document = {
         "apiVersion": "apiguard.io/v1alpha1",
         "kind": "ThrottlePolicy",
         "rules": [banned, *misses, rest],
-        "default": {"limits": [{"requestsPerSecond": _ENOUGH, "burst": _ENOUGH, "per": ["user"]}]},
+        # The same, so that verified and unverified callers differ in nothing else.
+        "default": {"limits": _ample()},
     }
     return yaml.safe_dump(document, sort_keys=False)
+
+
+def _ample() -> list[dict[str, object]]:
+    """Made anew each time: YAML would write one that is used twice as an anchor."""
+    return [
+        {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH},
+        {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH, "per": ["userAgentFamily", "user"]},
+    ]
 
 
 def _miss(number: int) -> dict[str, object]:
@@ -73,47 +83,69 @@ def _miss(number: int) -> dict[str, object]:
 
 def _starter(name: str, rules: int) -> Callable[[Setting], Running]:
     def start(setting: Setting) -> Running:
-        port, admin = free_port(), free_port()
-        file = _write_files(setting, name, rules, port, admin)
-        process = setting.fleet.start(
-            name,
-            [sys.executable, "-m", "apiguard.cli", "serve", "--config", str(file)],
-            cpus=setting.cpus.proxy,
-            ports=[admin],
-        )
-        _wait_until_ready(name, admin)
-        return Running(name, port, process)
+        folder = setting.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokens.csv").touch(mode=0o600)
+        (folder / "tokens.csv").write_text(traffic.token_file())
+        sections: Sections = {"identity": {"staticTokensFile": "tokens.csv"}}
+        if setting.secure:
+            listen, upstream = tls_sections(setting.certificates)
+            sections |= {"listen": {"tls": listen}, "upstream": upstream}
+        return launch(setting, name, rules, sections)
 
     return start
 
 
-def _write_files(setting: Setting, name: str, rules: int, port: int, admin: int) -> Path:
+Sections = dict[str, dict[str, object]]
+"""Sections of a GuardConfig; where to listen and whom to ask is filled in."""
+
+
+def tls_sections(issued: Certificates) -> tuple[dict[str, object], dict[str, object]]:
+    """``listen.tls`` and the part of ``upstream`` that makes both sides TLS."""
+    listen: dict[str, object] = {"certFile": str(issued.certificate), "keyFile": str(issued.key)}
+    return listen, {"caFile": str(issued.authority), "serverName": SERVER_NAME}
+
+
+def launch(
+    setting: Setting,
+    name: str,
+    rules: int,
+    sections: Sections,
+    callers: Mapping[str, Caller] | None = None,
+) -> Running:
+    """Start a guard that is ready. Raises ``StartError``."""
+    port, admin = free_port(), free_port()
+    file = _write_files(setting, name, rules, sections, (port, admin))
+    process = setting.fleet.start(
+        name,
+        [sys.executable, "-m", "apiguard.cli", "serve", "--config", str(file)],
+        cpus=setting.cpus.proxy,
+        ports=[admin],
+    )
+    _wait_until_ready(name, admin)
+    return Running(name, port, process, admin, callers or {})
+
+
+def _write_files(
+    setting: Setting, name: str, rules: int, sections: Sections, ports: tuple[int, int]
+) -> Path:
+    port, admin = ports
     folder = setting.folder / name
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
     (folder / "policy.yaml").write_text(policy(rules))
-    for secret, text in (
-        ("tokens.csv", traffic.token_file()),
-        ("admin-token", "bench-admin-token-0123456789abcdef"),
-    ):
-        (folder / secret).touch(mode=0o600)
-        (folder / secret).write_text(text)
-    scheme = "https" if setting.secure else "http"
-    listen: dict[str, object] = {"address": f"127.0.0.1:{port}"}
-    upstream: dict[str, object] = {"servers": [f"{scheme}://127.0.0.1:{setting.upstream_port}"]}
-    if setting.secure:
-        issued = setting.certificates
-        listen["tls"] = {"certFile": str(issued.certificate), "keyFile": str(issued.key)}
-        upstream |= {"caFile": str(issued.authority), "serverName": SERVER_NAME}
+    (folder / "admin-token").touch(mode=0o600)
+    (folder / "admin-token").write_text(ADMIN_TOKEN)
+    server = f"{'https' if setting.secure else 'http'}://127.0.0.1:{setting.upstream_port}"
     file = folder / "guard.yaml"
     file.write_text(
         yaml.safe_dump(
             {
                 "apiVersion": "apiguard.io/v1alpha1",
                 "kind": "GuardConfig",
-                "listen": listen,
-                "upstream": upstream,
-                "identity": {"staticTokensFile": "tokens.csv"},
+                "listen": {"address": f"127.0.0.1:{port}", **sections.get("listen", {})},
+                "upstream": {"servers": [server], **sections.get("upstream", {})},
+                "identity": sections["identity"],
                 "admin": {"address": f"127.0.0.1:{admin}", "tokenFile": "admin-token"},
                 "stateDir": str(state),
                 "workers": 1,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtests.bench.certificates import Certificates
@@ -24,12 +24,25 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends requests: by a bearer token, or by a PEM file of certificate and key."""
+
+    token: str = ""
+    certificate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
-    """A started proxy: where it listens and the root of its process tree."""
+    """A started proxy: where it listens and the root of its process tree.
+
+    ``admin`` is the guard's other port; ``callers`` are those a row can name.
+    """
 
     name: str
     port: int
     process: int
+    admin: int = 0
+    callers: Mapping[str, Caller] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
