@@ -152,16 +152,22 @@ def _with_authenticated(identity: Identity) -> Identity:
 
 
 def _first(headers: Headers, names: tuple[str, ...]) -> str:
+    """Of each header only its first line counts; the first of them with a value."""
     for wanted in names:
-        values = _all(headers, (wanted,))
-        if values and values[0]:
-            return values[0]
+        value = next((v for name, v in headers if name.lower() == wanted.lower()), "")
+        if value:
+            return value
     return ""
 
 
 def _all(headers: Headers, names: tuple[str, ...]) -> list[str]:
-    wanted = {name.lower() for name in names}
-    return [value for name, value in headers if name.lower() in wanted]
+    """Every value that is not empty, header by header in the order of ``names``."""
+    return [
+        value
+        for wanted in names
+        for name, value in headers
+        if value and name.lower() == wanted.lower()
+    ]
 
 
 def _extra(headers: Headers, settings: RequestHeaders) -> dict[str, tuple[str, ...]]:
@@ -191,7 +197,7 @@ def _issued(leaf: x509.Certificate, authorities: Sequence[x509.Certificate], now
         ):
             return False
     except x509.ExtensionNotFound:
-        return False
+        pass  # without the extension Go takes a certificate for any use
     return any(_signed_by(leaf, authority) for authority in authorities)
 
 

@@ -210,7 +210,8 @@ class Handler:
 
 
 def _header_pairs(request: web.BaseRequest) -> list[tuple[str, str]]:
-    return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.raw_headers]
+    """Values as Go's JSON shows them: bytes read as UTF-8, what is none replaced."""
+    return [(k.decode("latin-1"), v.decode(errors="replace")) for k, v in request.raw_headers]
 
 
 def _certificate(request: web.BaseRequest) -> bytes | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +18,12 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from apiguard.demo.apiserver import ApiServerOptions, EmbeddedApiServer
+from apiguard.demo.authentication import RequestHeaders, read_tokens
+from apiguard.demo.certs import Authority, server_context
 from tests.conftest import Certificates
-from tests.e2e.guard import Guard, until
-from tests.e2e.real import TOKENS
+from tests.e2e.guard import PATIENCE, Guard, until
+from tests.e2e.real import PROXY_NAME, TOKENS
 
 KUBECTL = Path(sys.executable).with_name("kubectl")
 SERVER_NAME = "kubernetes.default.svc"
@@ -77,6 +82,67 @@ class EmbeddedProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+class EmbeddedThread:
+    """The embedded API server in a thread of the test, arranged as ``RealApiServer`` is.
+
+    It accepts client certificates of ``clients``, identity headers from ``PROXY_NAME`` when
+    ``proxies`` signed its certificate, and ``TOKENS``. ``prepare`` sees it before it listens.
+    """
+
+    def __init__(
+        self, folder: Path, prepare: Callable[[EmbeddedApiServer], None] | None = None
+    ) -> None:
+        self.clients, self.proxies = Authority("clients"), Authority("front-proxies")
+        self.tokens_file = folder / "tokens.csv"
+        self.tokens_file.write_text(TOKENS)
+        self.ca_file = folder / "ca.crt"
+        self.server = EmbeddedApiServer(self._options(folder))
+        if prepare is not None:
+            prepare(self.server)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self._run(self.server.start())
+        except BaseException:
+            self._end()
+            raise
+
+    def _options(self, folder: Path) -> ApiServerOptions:
+        authority = Authority("apiserver")
+        self.ca_file.write_bytes(authority.certificate)
+        pair = authority.server().write(folder, "apiserver")
+        asked_for = self.clients.certificate + self.proxies.certificate
+        return ApiServerOptions(
+            tls=server_context(*pair, client_authorities=asked_for),
+            tokens=read_tokens(TOKENS),
+            clients=(self.clients.x509,),
+            front_proxy=RequestHeaders((self.proxies.x509,), frozenset({PROXY_NAME})),
+        )
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def close(self) -> None:
+        try:
+            self._run(self.server.stop())
+        finally:
+            self._end()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
 
 
 @dataclass(frozen=True, slots=True)
