@@ -95,7 +95,8 @@ class Session:
             self._refuse(stream, decision, now)
             return None
         exchange = self.exchange = Exchange(self, stream, line, block, decision)
-        stream.body_limit = self.gateway.body_limit(decision.info)
+        if block.length:
+            stream.body_limit = self.gateway.body_limit(decision.info)
         self._dispatcher.dispatch(exchange)
         return None if exchange.finished else exchange
 
