@@ -67,7 +67,8 @@ def serve(path: str) -> None:
     """Run the guard: traffic port, admin port, workers.
 
     Logs are JSON lines on stderr. SIGTERM or SIGINT drains and exits 0, a second one ends at
-    once. SIGHUP reloads the policy file and the static tokens; other settings need a restart.
+    once. SIGHUP reloads the policy file; certificates, tokens and key sets are followed anyway.
+    Other settings need a restart.
 
     \b
     Example:
