@@ -23,7 +23,7 @@ from apiguard.demo.apiserver import EmbeddedApiServer
 from apiguard.demo.authentication import Authenticator, Headers
 from apiguard.demo.certs import Authority, Pair
 from apiguard.kube.identity import Identity
-from tests.e2e.guard import Guard, policy, until
+from tests.e2e.guard import Guard, until
 from tests.e2e.real import PROXY_NAME, TOKENS
 from tests.e2e.stands import EmbeddedThread
 from tests.unit.identity.issuing import CLUSTER, bound_claims, ec_key, jwk_of, sign
@@ -36,9 +36,17 @@ LIMIT_SECONDS = 10.0
 ALLOWED = "/api"
 OPEN_CALLERS = 2  # of each kind
 NEW_CALLERS = 1
-PER_USER = policy(rate=100_000, burst=100_000).replace(
-    "default:\n  limits: [{", "default:\n  limits: [{per: [user], "
-)
+POLICY = """
+apiVersion: apiguard.io/v1alpha1
+kind: ThrottlePolicy
+rules:
+  - name: load
+    match: {users: [alice, viewer, "system:serviceaccount:default:robot"]}
+    exempt: true
+default:
+  limits: [{per: [user], requestsPerSecond: 40, burst: 40}]
+"""
+"""A caller of the load that were taken for nobody known for a moment would be refused at once."""
 
 
 class Witness(Authenticator):
@@ -230,7 +238,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
     guard = Guard(folder, apiserver.url)
     made = Stand(folder, apiserver, witnesses[0], guard, Authority("guard"))
     guard.settings |= settings(made)
-    guard.write_policy(PER_USER)
+    guard.write_policy(POLICY)
     (folder / "clients.crt").write_bytes(apiserver.clients.certificate)
     (folder / "tokens.csv").write_text(TOKENS)
     (folder / "keys.json").write_text(key_set(1))
