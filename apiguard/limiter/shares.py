@@ -72,22 +72,31 @@ class Demand(NamedTuple):
     requests: tuple[int, ...]
 
 
+EVEN_PART = 0.25
+"""Of a budget, what is divided evenly whatever the demand: a client's next connection may land on
+a worker it has not used, and must find more there than a token until the shares follow. The price
+is that one worker alone can spend at most ``1 - EVEN_PART * (N - 1) / N`` of a budget."""
+
+
 def rebalance(demand: Sequence[float], current: Sequence[float], burst: float) -> tuple[float, ...]:
     """The shares that follow ``demand``, both by worker; they sum to 1.
 
     A share is of use only if it holds a whole token, ``1 / burst``. Every worker that is asked
     gets that much before the rest is divided by demand. A budget too small for all goes to those
     with the most demand, present holders first among equals. If half of the budget suffices for
-    that, idle workers keep one token too, so that their first request is not refused.
+    that, idle workers keep one token too, so that their first request is not refused; a budget of
+    some tokens for each leaves everybody an even part of ``EVEN_PART``.
     """
     workers = range(len(demand))
     asked = sorted((w for w in workers if demand[w] > 0), key=lambda w: (-demand[w], -current[w]))
     if not asked or burst < 1.0:
         return tuple(1.0 / len(demand) for _ in workers)
-    token = 1.0 / burst
+    floor = 1.0 / burst
+    if burst * EVEN_PART >= len(demand):
+        floor = EVEN_PART / len(demand)
     holders = set(asked[: int(burst)])
-    idle = token if 2 * len(demand) <= burst else 0.0
-    least = [token if w in holders else idle for w in workers]
+    idle = floor if 2 * len(demand) <= burst else 0.0
+    least = [floor if w in holders else idle for w in workers]
     rest = max(0.0, 1.0 - sum(least))
     total = sum(demand[w] for w in holders)
     return tuple(least[w] + (rest * demand[w] / total if w in holders else 0.0) for w in workers)

@@ -38,8 +38,13 @@ def test_a_single_token_goes_to_the_worker_with_demand() -> None:
     assert rebalance([0, 5], [0.5, 0.5], 1.0) == (0.0, 1.0)
 
 
-def test_idle_workers_keep_a_token_of_a_large_budget() -> None:
-    assert rebalance([0, 10], [0.5, 0.5], 100.0) == pytest.approx((0.01, 0.99))
+def test_idle_workers_keep_an_even_part_of_a_large_budget() -> None:
+    """The client's next connection may land there."""
+    assert rebalance([0, 10], [0.5, 0.5], 100.0) == pytest.approx((0.125, 0.875))
+
+
+def test_idle_workers_keep_a_token_of_a_small_budget() -> None:
+    assert rebalance([0, 10], [0.5, 0.5], 5.0) == pytest.approx((0.2, 0.8))
 
 
 def demand(*requests: int, burst: float = 100.0) -> Demand:
