@@ -160,13 +160,15 @@ class UpstreamDriver:
     ) -> None:
         self.traffic = traffic
         self._tls = dict(tls)
-        limits = traffic.config.bounds.upstream
+        limits, workers = traffic.config.bounds.upstream, traffic.config.workers
+        # A ceiling is the server's, whoever asks: each worker has an equal part of it.
+        requests = max(1, limits.requests_per_upstream // workers)
         self.pool: Pool[Exchange, UpstreamConnection] = Pool(
             endpoints,
             Ceilings(
-                ordinary=limits.requests_per_upstream,
-                exempt=limits.requests_per_upstream,
-                long=limits.watches_per_upstream,
+                ordinary=requests,
+                exempt=requests,
+                long=max(1, limits.watches_per_upstream // workers),
                 waiting=limits.waiting_requests,
             ),
             random.Random(),  # noqa: S311 - spreads load, guards nothing
