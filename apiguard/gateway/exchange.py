@@ -84,6 +84,7 @@ class Exchange:
         "code",
         "due",
         "forward",
+        "received_at",
         "sent_at",
         "tunnel",
     )
@@ -95,6 +96,7 @@ class Exchange:
         line: RequestLine,
         block: HeaderBlock,
         forward: Forward,
+        received_at: float,
     ) -> None:
         self._session = session
         self._stream: ServerStream | None = stream
@@ -105,6 +107,7 @@ class Exchange:
         self.block = block
         self.forward = forward
         self.code = 0
+        self.received_at = received_at
         self.sent_at = 0.0
         self.due = 0.0  # when upstream's silence is taken for its end; 0 for never
         self._pieces = 0  # of the response, since silence was last looked at
@@ -129,6 +132,7 @@ class Exchange:
         """The request goes out on ``upstream``: from here it counts as sent."""
         self._upstream = upstream
         self.sent_at = now
+        self._session.gateway.counters.guard_seconds.observe(now - self.received_at)
         if not self.forward.info.long_running:
             self.due = now + self._session.gateway.first_byte_seconds
         forward = self.forward

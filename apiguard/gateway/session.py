@@ -94,7 +94,7 @@ class Session:
         if isinstance(decision, Refuse):
             self._refuse(stream, decision, now)
             return None
-        exchange = self.exchange = Exchange(self, stream, line, block, decision)
+        exchange = self.exchange = Exchange(self, stream, line, block, decision, now)
         if block.length:
             stream.body_limit = self.gateway.body_limit(decision.info)
         self._dispatcher.dispatch(exchange)

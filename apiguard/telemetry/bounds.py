@@ -22,7 +22,6 @@ UPSTREAM_FIRST_BYTE = "upstream_first_byte"
 CONNECTIONS = "connections"
 CONNECTIONS_PER_SOURCE = "connections_per_source"
 BUCKETS = "buckets"
-USER_AGENTS_PER_CALLER = "user_agents_per_caller"
 PIPELINED = "pipelined"
 BUFFERED = "buffered"
 WAITING_REQUESTS = "waiting_requests"
@@ -49,7 +48,6 @@ BOUNDS = MappingProxyType(
         CONNECTIONS: "connections over the limit of the worker: closed",
         CONNECTIONS_PER_SOURCE: "connections over the limit of their source address: closed",
         BUCKETS: "requests that found the bucket table full and used the overflow bucket",
-        USER_AGENTS_PER_CALLER: "requests whose user-agent shares the caller's common bucket",
         PIPELINED: "times reading stopped for pipelined requests",
         BUFFERED: "times reading stopped for a full buffer",
         WAITING_REQUESTS: "requests that found no upstream connection and no place to wait: 429",

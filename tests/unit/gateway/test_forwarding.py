@@ -600,3 +600,13 @@ def test_exec_is_not_open_to_a_gateway_without_its_101() -> None:
     )
     assert answer(guard).status == 504
     assert guard.server.should_close
+
+
+def test_the_time_until_a_request_goes_upstream_is_counted_as_the_guards_own() -> None:
+    guard = Guard(held=True)
+    guard.send(head(b"GET"))
+    guard.clock.now += 0.2
+    guard.dispatcher.assign()
+    counted = guard.gateway.counters.guard_seconds
+    assert sum(counted.counts) == 1
+    assert abs(counted.sum - 0.2) < 1e-9
