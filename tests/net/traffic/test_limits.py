@@ -95,10 +95,14 @@ async def test_a_burst_at_twenty_times_the_rate_admits_burst_and_rate_and_harms_
     await eventually(lambda: server.seen[b"alice"] >= BURST + 3 * RATE, within=30.0)
     elapsed = loop.time() - began
 
-    admitted, allowed = server.seen[b"alice"], BURST + RATE * elapsed
-    # On a busy machine all offenders may be in their penalty at once: then tokens wait for them.
+    allowed = BURST + RATE * elapsed
     (view,) = [v for v in started.gateway.limiter.changed() if "telemetry" in v.id]
+    admitted = view.admitted
+    # On a busy machine all offenders may be in their penalty at once: then tokens wait for them,
+    # and what was admitted may still be on its way upstream.
     unclaimed = view.level + RATE * (time.monotonic() - view.at)
+    on_its_way = started.traffic.view().exchanges
+    assert server.seen[b"alice"] <= admitted <= server.seen[b"alice"] + on_its_way
     offered = sum(len(each.statuses) for each in offenders)
     print(f"{admitted} of {offered}, {admitted / allowed:.4f} of allowed")  # noqa: T201 - a figure
     assert admitted <= allowed * 1.02
