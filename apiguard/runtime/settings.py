@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from apiguard.policy.config import GuardConfig, parse_config
+from apiguard.policy.tlsconfig import TlsConfig
 
 
 def parse_settings(text: str, name: str) -> GuardConfig:
@@ -22,15 +23,15 @@ def parse_settings(text: str, name: str) -> GuardConfig:
     def maybe(path: str | None) -> str | None:
         return None if path is None else at(path)
 
-    tls = config.listen.tls
-    if tls is not None:
-        tls = replace(
+    def pair(tls: TlsConfig | None) -> TlsConfig | None:
+        return tls and replace(
             tls,
             cert_file=at(tls.cert_file),
             key_file=at(tls.key_file),
             client_ca_file=maybe(tls.client_ca_file),
         )
-    upstream, identity = config.upstream, config.identity
+
+    upstream, identity, admin = config.upstream, config.identity, config.admin
     front_proxy, credentials = upstream.front_proxy, upstream.credentials
     if front_proxy is not None:
         front_proxy = replace(
@@ -45,7 +46,7 @@ def parse_settings(text: str, name: str) -> GuardConfig:
         )
     return replace(
         config,
-        listen=replace(config.listen, tls=tls),
+        listen=replace(config.listen, tls=pair(config.listen.tls)),
         upstream=replace(
             upstream,
             ca_file=maybe(upstream.ca_file),
@@ -57,7 +58,13 @@ def parse_settings(text: str, name: str) -> GuardConfig:
             static_tokens_file=maybe(identity.static_tokens_file),
             jwt=tuple(replace(one, jwks_file=maybe(one.jwks_file)) for one in identity.jwt),
         ),
-        admin=replace(config.admin, token_file=at(config.admin.token_file)),
+        admin=replace(
+            admin,
+            token_file=maybe(admin.token_file),
+            tokens=tuple(replace(one, file=at(one.file)) for one in admin.tokens),
+            tls=pair(admin.tls),
+            socket=admin.socket and replace(admin.socket, path=at(admin.socket.path)),
+        ),
         state_dir=at(config.state_dir),
         policy_file=at(config.policy_file),
     )
