@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
+from .adminconfig import AdminConfig as AdminConfig  # a GuardConfig is built from this module
+from .adminconfig import read_admin
 from .document import parse
 from .fields import Findings, Section, check_kind
 from .identityconfig import (
@@ -25,6 +27,8 @@ from .identityconfig import (
     read_identity,
 )
 from .sources import Network, parse_network
+from .tlsconfig import TlsConfig as TlsConfig
+from .tlsconfig import read_tls
 
 KIND = "GuardConfig"
 MAX_SERVERS = 64
@@ -37,20 +41,6 @@ class Enforcement(Enum):
     ENFORCE = "enforce"  # answers 429
     SHADOW = "shadow"  # counts what it would refuse and lets everything pass
     OFF = "off"  # does not classify or count at all
-
-
-@dataclass(frozen=True, slots=True)
-class TlsConfig:
-    """TLS towards clients."""
-
-    cert_file: str
-    """PEM certificate chain, the server's own certificate first."""
-
-    key_file: str
-    """PEM private key of that certificate."""
-
-    client_ca_file: str | None = None
-    """PEM authorities of client certificates; absent: none is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +75,6 @@ class UpstreamConfig:
 
     credentials: CredentialsConfig | None = None
     """The guard's own identity; absent: it asks upstream nothing on its own behalf."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdminConfig:
-    """The port that still answers when traffic drowns."""
-
-    address: str
-    """``host:port``; keep it off public networks."""
-
-    token_file: str
-    """Holds the bearer token of everything but health checks."""
-
-    hosts: tuple[str, ...] = ()
-    """Host names accepted besides the address itself; others are answered 421."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +235,7 @@ def parse_config(text: str, name: str) -> GuardConfig:
         listen=_listen(listen) if listen else ListenConfig(""),
         upstream=_upstream(upstream) if upstream else UpstreamConfig(()),
         identity=read_identity(identity) if identity else IdentityConfig(),
-        admin=_admin(admin) if admin else AdminConfig("", ""),
+        admin=read_admin(admin, _address(admin)) if admin else AdminConfig(""),
         state_dir=root.text("stateDir"),
         enforcement=root.choice("enforcement", Enforcement, Enforcement.ENFORCE),
         workers=root.integer("workers", least=1, most=MAX_WORKERS, default=1),
@@ -293,18 +269,8 @@ def _listen(section: Section) -> ListenConfig:
     proxy = section.section("proxyProtocol")
     config = ListenConfig(
         address=_address(section),
-        tls=_tls(tls) if tls else None,
+        tls=read_tls(tls) if tls else None,
         trusted_proxy_cidrs=_networks(proxy) if proxy else (),
-    )
-    section.close()
-    return config
-
-
-def _tls(section: Section) -> TlsConfig:
-    config = TlsConfig(
-        cert_file=section.text("certFile"),
-        key_file=section.text("keyFile"),
-        client_ca_file=section.optional_text("clientCAFile"),
     )
     section.close()
     return config
@@ -343,16 +309,6 @@ def _upstream(section: Section) -> UpstreamConfig:
         server_name=section.optional_text("serverName"),
         front_proxy=read_front_proxy(front_proxy) if front_proxy else None,
         credentials=read_credentials(credentials) if credentials else None,
-    )
-    section.close()
-    return config
-
-
-def _admin(section: Section) -> AdminConfig:
-    config = AdminConfig(
-        address=_address(section),
-        token_file=section.text("tokenFile"),
-        hosts=tuple(text.value.lower() for text in section.texts("hosts") or ()),
     )
     section.close()
     return config
