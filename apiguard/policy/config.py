@@ -26,6 +26,12 @@ from .identityconfig import (
     read_front_proxy,
     read_identity,
 )
+from .operatorconfig import (
+    ObservabilityConfig,
+    OverridesConfig,
+    read_observability,
+    read_overrides,
+)
 from .sources import Network, parse_network
 from .tlsconfig import TlsConfig as TlsConfig
 from .tlsconfig import read_tls
@@ -211,6 +217,8 @@ class GuardConfig:
     """Processes that carry traffic; one per core that may be spent on it."""
 
     bounds: Bounds = field(default_factory=Bounds)
+    overrides: OverridesConfig = field(default_factory=OverridesConfig)
+    observability: ObservabilityConfig = field(default_factory=ObservabilityConfig)
 
 
 def parse_config(text: str, name: str) -> GuardConfig:
@@ -221,7 +229,7 @@ def parse_config(text: str, name: str) -> GuardConfig:
     findings = Findings(name)
     root = Section(findings, parse(text, name))
     check_kind(root, KIND)
-    listen, upstream, identity, admin, bounds = (
+    listen, upstream, identity, admin, bounds, overrides, observability = (
         root.section(key, required=required)
         for key, required in (
             ("listen", True),
@@ -229,6 +237,8 @@ def parse_config(text: str, name: str) -> GuardConfig:
             ("identity", False),
             ("admin", True),
             ("bounds", False),
+            ("overrides", False),
+            ("observability", False),
         )
     )
     config = GuardConfig(
@@ -241,6 +251,8 @@ def parse_config(text: str, name: str) -> GuardConfig:
         workers=root.integer("workers", least=1, most=MAX_WORKERS, default=1),
         policy_file=root.text("policyFile"),
         bounds=_bounds(bounds) if bounds else Bounds(),
+        overrides=read_overrides(overrides) if overrides else OverridesConfig(),
+        observability=read_observability(observability) if observability else ObservabilityConfig(),
     )
     _check_together(findings, config, listen, identity)
     root.close()
