@@ -71,18 +71,36 @@ class Forward:
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
 class Refuse:
     """The request is answered here. ``flow`` is the rule that refused it, None for bad requests.
 
-    ``decision`` is one of ``telemetry.counters.DECISIONS``.
+    ``decision`` is one of ``telemetry.counters.DECISIONS``. ``info`` and ``caller`` are who asked
+    for what, None where that could not be read; ``limit`` the id of the limit that was reached.
     """
 
-    reply: Reply
-    decision: str
-    verb: str
-    flow: Flow | None = None
-    close: bool = False
+    __slots__ = ("caller", "close", "decision", "flow", "info", "limit", "reply")
+
+    def __init__(
+        self,
+        reply: Reply,
+        decision: str,
+        info: RequestInfo | None = None,
+        caller: Caller | None = None,
+        flow: Flow | None = None,
+        limit: str = "",
+        close: bool = False,
+    ) -> None:
+        self.reply = reply
+        self.decision = decision
+        self.info = info
+        self.caller = caller
+        self.flow = flow
+        self.limit = limit
+        self.close = close
+
+    @property
+    def verb(self) -> str:
+        return self.info.verb if self.info is not None else ""
 
 
 Decision = Forward | Refuse

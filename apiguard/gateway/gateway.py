@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from apiguard.errors import WireError
 from apiguard.gateway import replies
 from apiguard.gateway.decision import Decision, Forward, Peer, Refuse
+from apiguard.gateway.observers import Observers
 from apiguard.identity.authenticator import Authentication, Authenticator
 from apiguard.kube.identity import Caller, user_agent_family
 from apiguard.kube.requestinfo import RequestInfo, parse_request
@@ -160,14 +161,17 @@ class Gateway:
         config: GuardConfig,
         wall: Callable[[], float],
         front_proxy: FrontProxyNames | None = None,
+        observers: Observers | None = None,
     ) -> None:
         """``wall`` tells Unix seconds, asked only where a credential is judged. ``front_proxy``
         is absent when upstream knows no front proxy: callers with certificates are then refused.
+        ``observers`` see every request that ends; None for none.
         """
         self.policy = policy
         self.limiter = limiter
         self.authenticator = authenticator
         self.counters = counters
+        self.observers = observers
         self.set_enforcement(enforcement)
         self.first_byte_seconds = float(config.bounds.upstream.first_byte_seconds)
         self._body_bytes = config.bounds.request.body_bytes
@@ -211,9 +215,10 @@ class Gateway:
             if len(line.target) <= LONGEST_REMEMBERED:
                 self._infos.put(line, info)
         if client.refused:
-            return Refuse(replies.unauthorized(client.refused), "rejected", info.verb, close=True)
+            reply = replies.unauthorized(client.refused)
+            return Refuse(reply, "rejected", info, client.caller, close=True)
         if block.length > self._body_bytes and self.body_limit(info) >= 0:
-            return self._too_large(info)
+            return self._too_large(info, client.caller)
         return self._admit(info, client, block, line, now)
 
     def _admit(
@@ -243,7 +248,7 @@ class Gateway:
             counters.sample(_sample(shed, flow, info, client.caller, line, retry_after))
         rate = shed.limit.bucket.rate
         reply = replies.over_limit(flow, rate, retry_after, client.representation)
-        return Refuse(reply, "refused", info.verb, flow)
+        return Refuse(reply, "refused", info, client.caller, flow, shed.limit.id)
 
     def _retry_after(self, wait: float) -> int:
         """Whole seconds around ``wait``, jittered so that those refused together part."""
@@ -263,17 +268,17 @@ class Gateway:
             return -1
         return self._body_bytes
 
-    def _too_large(self, info: RequestInfo) -> Refuse:
+    def _too_large(self, info: RequestInfo, caller: Caller) -> Refuse:
         error = WireError(
             413, "RequestEntityTooLarge", f"the request body exceeds {self._body_bytes} bytes"
         )
         self.count_malformed(error)
         reply = replies.malformed(error.code, error.reason, error.message)
-        return Refuse(reply, "rejected", info.verb, close=True)
+        return Refuse(reply, "rejected", info, caller, close=True)
 
     def _reject(self, error: WireError) -> Refuse:
         reply = replies.malformed(error.code, error.reason, error.message)
-        return Refuse(reply, "rejected", "", close=error.close)
+        return Refuse(reply, "rejected", close=error.close)
 
     def count_malformed(self, error: WireError) -> None:
         """Counts the bound an input error stands for, if it stands for one."""
