@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from apiguard.gateway.session import Session
 
 
+CREDIT_SECONDS = 10.0
+"""How long bytes of a stream may wait until observers are told of them."""
+
 _LOOKING_VERBS = frozenset({"head", "options"})
 """Verbs of non-resource requests that RequestInfo counts as mutating, as kube-apiserver does."""
 
@@ -69,10 +72,14 @@ class UpstreamStream(Protocol):
 class Exchange:
     """Sink of one client stream and one upstream stream.
 
-    ``code`` is the status the client got, 0 while it got none.
+    ``code`` is the status the client got, 0 while it got none; ``head`` what upstream answered,
+    None before and for answers of our own; ``bytes_out`` of its body have gone to the client.
+    ``credit_at`` is when observers should next hear of the bytes of a stream, 0 for what is none:
+    a long-running request is told of when upstream answers, not when it ends.
     """
 
     __slots__ = (
+        "_credited",
         "_held",
         "_line",
         "_pieces",
@@ -81,9 +88,12 @@ class Exchange:
         "_stream",
         "_upstream",
         "block",
+        "bytes_out",
         "code",
+        "credit_at",
         "due",
         "forward",
+        "head",
         "received_at",
         "sent_at",
         "tunnel",
@@ -112,6 +122,9 @@ class Exchange:
         self.due = 0.0  # when upstream's silence is taken for its end; 0 for never
         self._pieces = 0  # of the response, since silence was last looked at
         self.tunnel = False
+        self.head: ResponseHead | None = None
+        self.bytes_out = 0
+        self.credit_at = 0.0
 
     @property
     def info(self) -> RequestInfo:
@@ -202,10 +215,15 @@ class Exchange:
             return
         session = self._session
         self.code = head.status
+        self.head = head
         now = session.clock()
         session.gateway.counters.upstream_seconds.observe(now - self.sent_at)
         if self.due:
             self.due = now + session.gateway.first_byte_seconds
+        if self.forward.info.long_running:
+            self.credit_at = now + CREDIT_SECONDS
+            self._credited = self.bytes_out
+            session.stream_began(self, now)
         if not stream.writable and self._upstream is not None:
             self._upstream.pause_body()
         if head.status == 101:
@@ -217,6 +235,7 @@ class Exchange:
     def response_data(self, data: bytes) -> None:
         self._pieces += 1
         if self._stream is not None:
+            self.bytes_out += len(data)
             self._stream.send_data(data)
 
     def response_end(self) -> None:
@@ -251,6 +270,20 @@ class Exchange:
                 self._stream.resume_body()
             else:
                 self._stream.pause_body()
+
+    # -- observing ---------------------------------------------------------------------------
+
+    def credit(self, now: float) -> None:
+        """Tells observers of a stream's bytes when they are due; called at every tick."""
+        if self.credit_at and now >= self.credit_at:
+            self.credit_at = now + CREDIT_SECONDS
+            self._session.stream_sent(self, self.uncredited())
+
+    def uncredited(self) -> int:
+        """Bytes of a stream that observers have not been told of; from here on they have."""
+        more = self.bytes_out - self._credited
+        self._credited = self.bytes_out
+        return more
 
     # -- endings -----------------------------------------------------------------------------
 

@@ -117,6 +117,9 @@ class Session:
     def _refuse(self, stream: ServerStream, refuse: Refuse, now: float) -> None:
         name = refuse.flow.name if refuse.flow is not None else ""
         self.gateway.counters.count(name, refuse.decision, refuse.verb, refuse.reply.status)
+        observers = self.gateway.observers
+        if observers is not None:
+            observers.refused(refuse, now)
         self._count_refusal(stream, now)
         stream.send_reply(refuse.reply, close=refuse.close)
 
@@ -134,13 +137,30 @@ class Session:
         """How this client wants errors written."""
         return self.gateway.client(block, self.peer, self.clock()).representation
 
+    def stream_began(self, exchange: Exchange, now: float) -> None:
+        """Upstream answered a long-running request: observers need not wait for its end."""
+        observers = self.gateway.observers
+        if observers is not None:
+            observers.forwarded(exchange, _outcome(exchange.forward, False), now)
+
+    def stream_sent(self, exchange: Exchange, bytes_out: int) -> None:
+        """A long-running answer grew by ``bytes_out``."""
+        observers = self.gateway.observers
+        if observers is not None:
+            observers.credited(exchange, bytes_out)
+
     def exchange_finished(self, exchange: Exchange, *, failed: bool) -> None:
         """Called by the exchange, exactly once."""
         self.exchange = None
-        forward = exchange.forward
-        self.gateway.counters.count(
-            forward.flow.name, _outcome(forward, failed), forward.info.verb, exchange.code
-        )
+        gateway, forward = self.gateway, exchange.forward
+        outcome = _outcome(forward, failed)
+        gateway.counters.count(forward.flow.name, outcome, forward.info.verb, exchange.code)
+        observers = gateway.observers
+        if observers is not None:
+            if exchange.credit_at:
+                observers.credited(exchange, exchange.uncredited())
+            else:
+                observers.forwarded(exchange, outcome, self.clock())
         if not exchange.sent_at:
             self._dispatcher.withdraw(exchange)
 

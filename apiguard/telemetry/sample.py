@@ -22,7 +22,7 @@ from apiguard.kube.requestinfo import ListShape, RequestInfo
 
 ADMITTED_PER_INTERVAL = 10
 REFUSED_PER_INTERVAL = 10
-"""Requests one worker describes per interval of 200 ms; by stratum, neither crowds out the other."""
+"""Requests one worker describes per interval of 200 ms; neither kind crowds out the other."""
 
 GROUPS = 32
 LONGEST_GROUP = 128
