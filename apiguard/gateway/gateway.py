@@ -31,6 +31,7 @@ from apiguard.limiter.flow import Flow, Mode
 from apiguard.limiter.limiter import Limiter, Peek, Shed
 from apiguard.memo import Memo
 from apiguard.policy.config import Enforcement, GuardConfig
+from apiguard.policy.judging import Judge
 from apiguard.policy.policy import Policy
 from apiguard.telemetry import bounds
 from apiguard.telemetry.counters import Counters, RefusalSample
@@ -133,7 +134,11 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a request would be treated as it would. ``peek`` is None for exempt flows."""
+    """Why a request would be treated as it would.
+
+    ``peek`` is None for exempt flows; ``enforced`` whether what it finds over the limit is refused
+    here: by the flow's mode, on this very key of a rule in rollout, under the guard's enforcement.
+    """
 
     info: RequestInfo
     caller: Caller
@@ -172,6 +177,7 @@ class Gateway:
         self.authenticator = authenticator
         self.counters = counters
         self.observers = observers
+        self._judge = Judge(limiter, enforcement)
         self.set_enforcement(enforcement)
         self.first_byte_seconds = float(config.bounds.upstream.first_byte_seconds)
         self._body_bytes = config.bounds.request.body_bytes
@@ -185,10 +191,11 @@ class Gateway:
     def apply_policy(self, policy: Policy, now: float) -> None:
         """From here on new requests are judged by ``policy``; living buckets keep their levels."""
         self.limiter.respec(policy.limits(), now)
+        self._judge.forget()
         self.policy = policy
 
     def set_enforcement(self, enforcement: Enforcement) -> None:
-        self.enforcement = enforcement
+        self.enforcement = self._judge.enforcement = enforcement
         self._limits = enforcement is not Enforcement.OFF
         self._enforces = enforcement is Enforcement.ENFORCE
 
@@ -228,8 +235,11 @@ class Gateway:
         flow = self.policy.match(info, caller)
         over = False
         if self._limits and not flow.exempt:
-            enforced = self._enforces and flow.mode is _ENFORCE
-            verdict = self.limiter.acquire(flow, info, caller, now, shadow=not enforced)
+            if flow.mode is _ENFORCE:
+                enforced = self._enforces
+                verdict = self.limiter.acquire(flow, info, caller, now, shadow=not enforced)
+            else:
+                verdict, enforced = self._judge.judge(flow, info, caller, now)
             if isinstance(verdict, Shed):
                 if enforced:
                     return self._shed(verdict, flow, info, client, line)
@@ -365,8 +375,9 @@ class Gateway:
         """What would become of this request now. Raises WireError for one that is refused."""
         info = parse_request(method, target)
         flow = self.policy.match(info, caller)
-        enforced = self._enforces and flow.mode is _ENFORCE
-        peek = None if flow.exempt else self.limiter.peek(flow, info, caller, now)
+        if flow.exempt:
+            return Explanation(info, caller, flow, None, enforced=False)
+        peek, enforced = self._judge.peek(flow, info, caller, now)
         return Explanation(info, caller, flow, peek, enforced)
 
 

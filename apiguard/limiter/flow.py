@@ -53,15 +53,21 @@ class LimitSpec:
 
 
 class Mode(enum.Enum):
-    """Whether a rule refuses or only counts what it would refuse."""
+    """When a flow refuses; where it does not, it only counts what it would refuse."""
 
-    ENFORCE = "enforce"
-    SHADOW = "shadow"
+    ENFORCE = "enforce"  # while the guard enforces
+    SHADOW = "shadow"  # never
+    PARTIAL = "partial"  # while the guard enforces, on a stable share of keys: see ``staging``
+    ALWAYS = "always"  # also while the guard only observes: what an operator asked for by hand
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
     """What one matched rule asks of the limiter. ``exempt`` flows have no limits.
+
+    ``percent``  of keys on which a PARTIAL flow refuses, 1 to 99
+    ``parts``    for a request under two flows that refuse at different times: those two, whose
+                 limits together are ``limits``; its mode is then one of theirs, never ENFORCE
 
     Compared by identity: every request looks its flow up in the limiter's table of plans, and
     hashing the fields instead would cost more than the token bucket itself (2 µs against 0.08).
@@ -71,3 +77,5 @@ class Flow:
     limits: tuple[LimitSpec, ...]
     mode: Mode = Mode.ENFORCE
     exempt: bool = False
+    percent: int = 100
+    parts: tuple[Flow, ...] = ()

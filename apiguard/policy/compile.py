@@ -30,11 +30,11 @@ def warnings(policy: Policy) -> list[str]:
 
 
 def _flow(rule: RuleDocument) -> Flow:
-    limits = tuple(_limit_specs(rule.name, rule.limits))
-    return Flow(rule.name, limits, rule.mode, rule.exempt)
+    limits = tuple(limit_specs(rule.name, rule.limits))
+    return Flow(rule.name, limits, rule.mode, rule.exempt, rule.percent)
 
 
-def _limit_specs(rule: str, limits: Iterable[LimitDocument]) -> Iterable[LimitSpec]:
+def limit_specs(rule: str, limits: Iterable[LimitDocument]) -> Iterable[LimitSpec]:
     """Ids as ``rule/user+verb``, with ``#2`` for the second of equals.
 
     Rates are no part of an id, nor is the order of ``per`` (the schema has sorted it): re-rating

@@ -8,7 +8,8 @@ matched against globs of names, a new user-agent against 1,000 globs 5.8 µs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from apiguard.kube.requestinfo import RequestInfo
 
 
+_SHADOW = Mode.SHADOW
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """What a rule is about and what it asks for; ``line`` is where it stands in the file."""
+    """What a rule is about and what it asks for; ``line`` is where it stands in the file, 0 for
+    one that no file holds."""
 
     flow: Flow
     match: Match
@@ -35,46 +40,100 @@ class Rule:
         return self.flow.name
 
 
+class Layer:
+    """Some rules of one rank, with the tables that match them: immutable, shared by policies.
+
+    ``flows`` by ``bit_length`` of a mask of these rules: the top bit is the first rule. None at 0,
+    which is no rule, and where a rule on impersonated users stands, whose flow is not the whole
+    answer. ``impersonating`` is the mask of those.
+    """
+
+    __slots__ = ("callers", "flows", "impersonating", "requests", "rules")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self.flows = _answers(rules)
+        bits = Bits(rules)
+        self.impersonating = bits.where(lambda match: match.impersonated_users is not None)
+        self.callers = CallerMatcher(bits)
+        self.requests = RequestMatcher(bits)
+
+    def with_flows(self, rules: Sequence[Rule]) -> Layer:
+        """These rules' matches with other flows: building the tables is what a layer costs."""
+        layer = copy.copy(self)
+        layer.rules = tuple(rules)
+        layer.flows = _answers(rules)
+        return layer
+
+
+def _answers(rules: Sequence[Rule]) -> tuple[Flow | None, ...]:
+    return (
+        None,
+        *(rule.flow if rule.match.impersonated_users is None else None for rule in reversed(rules)),
+    )
+
+
 class Policy:
-    """An immutable snapshot of a policy file.
+    """An immutable snapshot of a policy file, perhaps with rules laid over it.
 
     ``rules`` in the order of the file, ``default`` the flow of what no rule matches, ``digest``
     the SHA-256 of the file's text in hexadecimal: equal on every worker that read the same text.
+    ``above`` are the rules laid over the file's, first match first.
     """
 
     __slots__ = (
         "_caller_masks",
-        "_caller_matcher",
+        "_file",
         "_flows",
-        "_impersonating",
         "_joint",
+        "_layers",
         "_request_masks",
-        "_request_matcher",
+        "above",
         "default",
         "digest",
         "rules",
     )
 
     def __init__(self, rules: Sequence[Rule], default: Flow, digest: str) -> None:
-        self.rules = tuple(rules)
+        self._file: Policy | None = None  # none is this one: holding itself it would never be freed
+        self._set([Layer(rules)], default, digest)
+
+    def _set(self, layers: Sequence[Layer], default: Flow, digest: str) -> None:
+        """``layers`` from the top; the last holds the file's rules."""
+        self.rules = layers[-1].rules
+        self.above = tuple([rule for layer in layers[:-1] for rule in layer.rules])
         self.default = default
         self.digest = digest
-        # By ``bit_length`` of the matching mask: no bit is the default, the top bit the first rule.
-        # None stands for a rule on impersonated users, whose flow is not the whole answer.
-        self._flows: tuple[Flow | None, ...] = (
-            default,
-            *(
-                rule.flow if rule.match.impersonated_users is None else None
-                for rule in reversed(self.rules)
-            ),
-        )
-        bits = Bits(self.rules)
-        self._impersonating = bits.where(lambda match: match.impersonated_users is not None)
+        self._layers = tuple(layers)
+        # As in a layer, over all of them: their bits stand side by side, the top layer's highest.
+        flows: list[Flow | None] = [default]
+        for layer in reversed(layers):
+            flows.extend(layer.flows[1:])
+        self._flows = tuple(flows)
         self._joint: dict[tuple[Flow, Flow], Flow] = {}
-        self._caller_matcher = CallerMatcher(bits)
-        self._request_matcher = RequestMatcher(bits)
         self._caller_masks: Memo[Caller] = Memo()
         self._request_masks: Memo[RequestInfo] = Memo()
+
+    @property
+    def file(self) -> Policy:
+        """The policy as its file has it, with nothing laid over it."""
+        return self if self._file is None else self._file
+
+    def under(self, above: Sequence[Rule], reflow: Callable[[Flow], Flow]) -> Policy:
+        """The file's policy with ``above`` laid over it and ``reflow`` applied to its flows.
+
+        What was laid over this policy before is left out. ``reflow`` must leave it as it is
+        whether a flow is exempt: that belongs to what is matched. Cost: the tables of ``above``
+        alone, since those of the file's rules are shared.
+        """
+        file = self.file
+        (bottom,) = file._layers
+        rules = [_with_flow(rule, reflow(rule.flow)) for rule in bottom.rules]
+        policy = copy.copy(file)
+        policy._file = file
+        layers = [Layer(above)] if above else []
+        policy._set([*layers, bottom.with_flows(rules)], reflow(file.default), file.digest)
+        return policy
 
     def match(self, info: RequestInfo, caller: Caller) -> Flow:
         """The flow of the first rule that matches, else the default.
@@ -92,10 +151,16 @@ class Policy:
         return flow if flow is not None else self._for_impersonation(asked & accepted)
 
     def _for_impersonation(self, mask: int) -> Flow:
-        """What a rule on impersonated users and the rule that matches otherwise ask together."""
-        rule = self.rules[len(self.rules) - mask.bit_length()]
-        otherwise = self._flows[(mask & ~self._impersonating).bit_length()]
-        assert otherwise is not None  # the rules that are None have just been masked out
+        """What a rule on impersonated users and what matches otherwise ask together.
+
+        "Otherwise" is without the rules on impersonated users of the same layer, of which the
+        first counts as ever, but with those of the layers below: an override adds to them too.
+        """
+        rule, others = self._first(mask)
+        place = (mask & ~others).bit_length()
+        otherwise = self._flows[place]
+        if otherwise is None:
+            otherwise = self._for_impersonation(mask & ~others)
         joint = self._joint.get((rule.flow, otherwise))
         if joint is None:
             if len(self._joint) >= MEMO:
@@ -103,10 +168,22 @@ class Policy:
             joint = self._joint[rule.flow, otherwise] = _join(rule.flow, otherwise)
         return joint
 
+    def _first(self, mask: int) -> tuple[Rule, int]:
+        """The first rule of ``mask``, and its layer's rules on impersonated users as a mask."""
+        top = mask.bit_length()
+        below = len(self._flows) - 1
+        for layer in self._layers:
+            below -= len(layer.rules)
+            if top > below:
+                return layer.rules[len(layer.rules) + below - top], layer.impersonating << below
+        raise AssertionError("an empty mask has no first rule")
+
     def _request_mask(self, info: RequestInfo) -> int:
         mask = self._request_masks.recall(info)
         if mask is None:
-            mask = self._request_matcher.mask(info)
+            mask = 0
+            for layer in self._layers:
+                mask = mask << len(layer.rules) | layer.requests.mask(info)
             if len(info.path) <= LONGEST_REMEMBERED:
                 self._request_masks.keep(info, mask)
         return mask
@@ -114,14 +191,16 @@ class Policy:
     def _caller_mask(self, caller: Caller) -> int:
         mask = self._caller_masks.recall(caller)
         if mask is None:
-            mask = self._caller_matcher.mask(caller)
+            mask = 0
+            for layer in self._layers:
+                mask = mask << len(layer.rules) | layer.callers.mask(caller)
             if len(caller.user_agent) <= LONGEST_REMEMBERED:
                 self._caller_masks.keep(caller, mask)
         return mask
 
     def flows(self) -> Iterator[Flow]:
-        """Every flow, in the order of the file, the default last."""
-        for rule in self.rules:
+        """Every flow: what is laid over, then in the order of the file, the default last."""
+        for rule in (*self.above, *self.rules):
             yield rule.flow
         yield self.default
 
@@ -131,10 +210,20 @@ class Policy:
             yield from flow.limits
 
 
+def _with_flow(rule: Rule, flow: Flow) -> Rule:
+    return rule if flow is rule.flow else Rule(flow, rule.match, rule.line)
+
+
 def _join(stricter: Flow, otherwise: Flow) -> Flow:
     """Both must admit. A flow that only counts gives way to one that refuses."""
-    if otherwise.exempt:
+    if otherwise.exempt or (otherwise.mode is _SHADOW and stricter.mode is not _SHADOW):
         return stricter
-    if stricter.mode is not otherwise.mode:
-        return stricter if stricter.mode is Mode.ENFORCE else otherwise
-    return Flow(stricter.name, (*stricter.limits, *otherwise.limits), stricter.mode)
+    if stricter.mode is _SHADOW and otherwise.mode is not _SHADOW:
+        return otherwise
+    limits = (*stricter.limits, *otherwise.limits)
+    if stricter.mode is otherwise.mode is not Mode.PARTIAL and not otherwise.parts:
+        return Flow(stricter.name, limits, stricter.mode)
+    # Never ENFORCE, so that the gateway need not look for parts in that, the usual mode.
+    mode = otherwise.mode if stricter.mode is Mode.ENFORCE else stricter.mode
+    parts = (stricter, *(otherwise.parts or (otherwise,)))
+    return Flow(stricter.name, limits, mode, parts=parts)

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeVar
 
 from apiguard.limiter.flow import BucketSpec, Mode, Per
@@ -132,6 +133,8 @@ class RuleDocument:
     mode: Mode
     exempt: bool
     limits: tuple[LimitDocument, ...]
+    percent: int = 100
+    """Share of keys on which the rule refuses; below 100 its mode is PARTIAL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +181,15 @@ def _rule(section: Section) -> RuleDocument:
     elif name == DEFAULT:
         section.complain("name", "is reserved for the default")
     match = section.section("match", required=True)
+    mode, percent = _mode(section)
     rule = RuleDocument(
         name=name,
         line=section.mapping.line,
-        match=_match(match) if match else Match(),
-        mode=section.choice("mode", Mode, Mode.ENFORCE),
+        match=read_match(match) if match else Match(),
+        mode=mode,
         exempt=section.boolean("exempt") or False,
-        limits=_limits(section),
+        limits=read_limits(section),
+        percent=percent,
     )
     if rule.exempt and rule.match.impersonated_users is not None:
         reason = "impersonatedUsers can only limit: upstream has not yet judged the impersonation"
@@ -193,6 +198,8 @@ def _rule(section: Section) -> RuleDocument:
         section.complain("limits", "an exempt rule has no limits")
     elif rule.exempt and "mode" in section:
         section.complain("mode", "an exempt rule refuses nothing, so it has no mode")
+    elif rule.exempt and "percent" in section:
+        section.complain("percent", "an exempt rule refuses nothing, so it has no percent")
     elif not rule.exempt and "limits" not in section:
         section.complain("limits", "is required unless the rule is exempt")
     section.close()
@@ -200,18 +207,38 @@ def _rule(section: Section) -> RuleDocument:
 
 
 def _default(section: Section) -> RuleDocument:
-    mode = section.choice("mode", Mode, Mode.ENFORCE)
-    limits = _limits(section)
+    mode, percent = _mode(section)
+    limits = read_limits(section)
     if "limits" not in section:
         section.complain("limits", "is required")
     section.close()
-    return RuleDocument(DEFAULT, section.mapping.line, Match(), mode, exempt=False, limits=limits)
+    return RuleDocument(
+        DEFAULT, section.mapping.line, Match(), mode, exempt=False, limits=limits, percent=percent
+    )
+
+
+# What a file may write; the rest of Mode follows from other fields.
+class _WrittenMode(Enum):
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+
+
+def _mode(section: Section) -> tuple[Mode, int]:
+    """When the rule refuses, and on what share of keys."""
+    mode = Mode(section.choice("mode", _WrittenMode, _WrittenMode.ENFORCE).value)
+    percent = section.integer("percent", least=1, most=100, default=100)
+    if "percent" in section and mode is Mode.SHADOW:
+        section.complain("percent", "a rule in mode shadow refuses on no key; drop one of the two")
+    elif percent < 100:
+        mode = Mode.PARTIAL
+    return mode, percent
 
 
 # -- limits
 
 
-def _limits(section: Section) -> tuple[LimitDocument, ...]:
+def read_limits(section: Section) -> tuple[LimitDocument, ...]:
+    """The field ``limits`` of a rule or an override."""
     limits = tuple(_limit(entry) for entry in section.sections("limits", most=MAX_LIMITS))
     if "limits" in section and not limits:
         section.complain("limits", "must hold at least one limit")
@@ -235,7 +262,8 @@ def _limit(section: Section) -> LimitDocument:
 # -- match
 
 
-def _match(section: Section) -> Match:
+def read_match(section: Section) -> Match:
+    """The field ``match`` of a rule or an override."""
     groups = _patterns(section, "apiGroups")
     match = Match(
         user_agents=_patterns(section, "userAgents"),
