@@ -228,7 +228,7 @@ def flows(supervisor: Supervisor, rule: str, most: int, now: float) -> dict[str,
         chosen = [flow for flow in chosen if flow.name == rule]
     wanted = {spec.id: spec for flow in chosen for spec in flow.limits}
     merged = _merge(supervisor.slots, wanted, now)
-    counts = _counts(supervisor)
+    counts = supervisor.totals.rules
     return {"rules": [_flow(flow, counts.get(flow.name, {}), merged, most, now) for flow in chosen]}
 
 
@@ -250,15 +250,6 @@ def _merge(
                 by_limit.setdefault(limit, []).append(bucket)
             bucket.add(view, spec, now)
     return by_limit
-
-
-def _counts(supervisor: Supervisor) -> dict[str, dict[str, int]]:
-    """Requests by rule and decision."""
-    counts: dict[str, dict[str, int]] = {}
-    for (rule, decision, _verb, _code), number in supervisor.totals.requests.items():
-        decisions = counts.setdefault(rule, {})
-        decisions[decision] = decisions.get(decision, 0) + number
-    return counts
 
 
 def _flow(

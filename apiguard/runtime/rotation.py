@@ -55,12 +55,16 @@ class Expiry:
     not_after: float
 
 
-class Rotation:
-    """The files in use. ``problems`` says of each group that is broken on disk why, by its name."""
+class Followed:
+    """The files in use. ``problems`` says of each group that is broken on disk why, by its name.
 
-    def __init__(self, config: GuardConfig) -> None:
-        self._paths = configured(config)
-        self._groups = _groups(config)
+    ``paths`` are by the name of the setting; ``groups`` says what changes together, and how it is
+    told whether it can be used.
+    """
+
+    def __init__(self, paths: Mapping[str, str], groups: Mapping[tuple[str, ...], Check]) -> None:
+        self._paths = paths
+        self._groups = groups
         self.files: Files = {}
         self.problems: dict[str, str] = {}
         self.rejected = 0
@@ -109,6 +113,13 @@ class Rotation:
 
     def _read(self, names: tuple[str, ...]) -> Files:
         return {n: read_file(self._paths[n], n) for n in names if n in self._paths}
+
+
+class Rotation(Followed):
+    """Every file that traffic depends on."""
+
+    def __init__(self, config: GuardConfig) -> None:
+        super().__init__(configured(config), _groups(config))
 
 
 def _groups(config: GuardConfig) -> Mapping[tuple[str, ...], Check]:
@@ -165,15 +176,19 @@ def _key_set_check(name: str) -> Check:
 def expiries(files: Files) -> tuple[Expiry, ...]:
     """Every certificate in ``files``: of a pair the one presented, of a bundle each."""
     found: list[Expiry] = []
-    for name in (SERVING_CERT, FRONT_PROXY_CERT, OWN_CERT, CLIENT_CA, UPSTREAM_CA):
-        if name in files:
+    for name, file in files.items():
+        if name.endswith(_CERTIFICATES):
             try:
-                certificates = x509.load_pem_x509_certificates(files[name].data)
+                certificates = x509.load_pem_x509_certificates(file.data)
             except ValueError:
                 continue  # OpenSSL took it, so it is used; what it is stays unsaid
-            shown = certificates if name in (CLIENT_CA, UPSTREAM_CA) else certificates[:1]
-            found.extend(_expiry(name, files[name].path, certificate) for certificate in shown)
+            shown = certificates[:1] if name.endswith(_PAIR) else certificates
+            found.extend(_expiry(name, file.path, certificate) for certificate in shown)
     return tuple(found)
+
+
+_PAIR = ".certFile"
+_CERTIFICATES = (_PAIR, ".clientCAFile", ".caFile")
 
 
 def _expiry(name: str, path: str, certificate: x509.Certificate) -> Expiry:

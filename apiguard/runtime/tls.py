@@ -32,22 +32,24 @@ from apiguard.upstream.kind import Kind
 ALPN = ("http/1.1",)
 
 
-def serving_context(files: Files) -> ssl.SSLContext | None:
-    """For the listening side; None without a certificate. Raises StartupError.
+def serving_context(files: Files, section: str = "listen.tls") -> ssl.SSLContext | None:
+    """For a listening side, from the files of ``section``; None without a certificate. Raises
+    StartupError.
 
     With a client CA a client may present a certificate. One that does not chain ends the
     handshake: Python's TLS cannot merely request one, as kube-apiserver does.
     """
-    if SERVING_CERT not in files:
+    cert, key, authority = (f"{section}.{name}" for name in ("certFile", "keyFile", "clientCAFile"))
+    if cert not in files:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(list(ALPN))
     # Renegotiation lets a client make the server work; compression leaks secrets by length.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    _present(context, files, SERVING_CERT, SERVING_KEY)
-    if CLIENT_CA in files:
-        _trust(context, files[CLIENT_CA], CLIENT_CA)
+    _present(context, files, cert, key)
+    if authority in files:
+        _trust(context, files[authority], authority)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 

@@ -5,23 +5,27 @@ what was added since the last one. The supervisor adds deltas up in ``Totals``. 
 totals, because then a worker's death loses at most the last interval and no counter ever goes
 down, without remembering who had counted what.
 
-Label values are bounded by construction: rule names come from the policy, verbs from
-``KNOWN_VERBS``, decisions from ``DECISIONS``, codes have three digits.
+A worker counts by (rule, decision, verb, code): one key, one addition per request. ``Totals`` folds
+that product, which would be a series each, into two sums that stay small whatever clients send:
+by rule and decision, and by decision, class of verb and code.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from apiguard.telemetry.bounds import BOUNDS
 
-K = TypeVar("K")
+V = TypeVar("V")
 
 RequestKey = tuple[str, str, str, int]
 """(rule, decision, verb, code); code 0 when the client got none (it left, or a tunnel was cut)."""
+
+SeriesKey = tuple[str, str, str]
+"""(decision, class of the verb, label of the code)."""
 
 DECISIONS = ("forwarded", "refused", "would_refuse", "rejected", "failed")
 """Answered by upstream; refused over a limit; forwarded but over a limit not enforced; malformed
@@ -47,6 +51,30 @@ KNOWN_VERBS = frozenset(
 )
 """Verbs of resource requests, and HTTP methods in lower case as non-resource requests have them."""
 
+VERB_CLASSES: Final[Mapping[str, str]] = {
+    "get": "read",
+    "head": "read",
+    "options": "read",
+    "list": "list",
+    "watch": "watch",
+    **dict.fromkeys(
+        ("create", "update", "patch", "delete", "deletecollection", "post", "put"), "mutating"
+    ),
+}
+"""By what a request costs and whether it may be repeated; every other verb is ``other``."""
+
+KNOWN_CODES = frozenset(
+    {0, 101, 200, 201, 202, 204, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 410, 413, 415}
+    | {422, 429, 431, 500, 501, 502, 503, 504}
+)
+"""What kube-apiserver and the guard answer, 0 for no answer. A proxied pod may answer anything:
+other codes are counted by their class, such as ``4xx``."""
+
+OVERRIDE = "override"
+OVERRIDE_PREFIX = "override:"
+"""Rules an operator laid over the policy are named by this and their id; they come and go, so in
+sums by rule they are one, and what each did is kept apart."""
+
 GUARD_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 """Upper bounds in seconds for the guard's own time: 0.3 ms is the aim, a loop stall is visible."""
 
@@ -69,6 +97,9 @@ UPSTREAM_BUCKETS = (
 )
 """Upper bounds in seconds for upstream's time to first byte: up to its own 60 s deadline."""
 
+QUEUE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Upper bounds in seconds for the wait for a connection upstream; most requests wait for none."""
+
 SAMPLES_PER_DELTA = 1
 """Refusals described in full per delta: at five deltas a second, five log lines a second."""
 
@@ -76,6 +107,13 @@ SAMPLES_PER_DELTA = 1
 def verb_label(verb: str) -> str:
     """``verb`` when it is one of ``KNOWN_VERBS``, else ``other``."""
     return verb if verb in KNOWN_VERBS else OTHER_VERB
+
+
+def code_label(code: int) -> str:
+    """``code`` where it is usual, else its class, ``other`` where it has none."""
+    if code in KNOWN_CODES:
+        return str(code)
+    return f"{code // 100}xx" if 100 <= code < 600 else "other"
 
 
 class Histogram:
@@ -94,6 +132,13 @@ class Histogram:
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
+
+    def take(self) -> tuple[tuple[int, ...], float]:
+        """Counts and sum since the last call."""
+        taken = tuple(self.counts), self.sum
+        self.counts = [0] * len(self.counts)
+        self.sum = 0.0
+        return taken
 
     def add(self, counts: Sequence[int], total: float) -> None:
         """Adds another histogram over the same bounds; raises ValueError on another length."""
@@ -125,6 +170,8 @@ class Delta:
     bounds: dict[str, int] = field(default_factory=dict)
     guard_counts: tuple[int, ...] = (0,) * (len(GUARD_BUCKETS) + 1)
     guard_sum: float = 0.0
+    queue_counts: tuple[int, ...] = (0,) * (len(QUEUE_BUCKETS) + 1)
+    queue_sum: float = 0.0
     upstream_counts: tuple[int, ...] = (0,) * (len(UPSTREAM_BUCKETS) + 1)
     upstream_sum: float = 0.0
     bytes_received: int = 0
@@ -134,19 +181,21 @@ class Delta:
 
 
 class Counters:
-    """What one worker counts. Everything only grows.
+    """What one worker counts; ``take_delta`` hands it over and begins anew.
 
     ``bytes_received`` and ``bytes_sent`` are bytes from and to clients after TLS;
-    ``connections`` are accepted client connections.
+    ``connections`` are accepted client connections. ``queue_seconds`` observes only requests that
+    had to wait. ``bounds`` alone goes on growing: some are counted elsewhere and set here.
     """
 
     __slots__ = (
-        "_sent",
+        "_bounds_taken",
         "bounds",
         "bytes_received",
         "bytes_sent",
         "connections",
         "guard_seconds",
+        "queue_seconds",
         "requests",
         "sample_budget",
         "samples",
@@ -154,16 +203,20 @@ class Counters:
     )
 
     def __init__(self) -> None:
-        self.requests: dict[RequestKey, int] = {}
         self.bounds: dict[str, int] = dict.fromkeys(BOUNDS, 0)
+        self._bounds_taken = dict(self.bounds)
         self.guard_seconds = Histogram(GUARD_BUCKETS)
+        self.queue_seconds = Histogram(QUEUE_BUCKETS)
         self.upstream_seconds = Histogram(UPSTREAM_BUCKETS)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.requests: dict[RequestKey, int] = {}
         self.bytes_received = 0
         self.bytes_sent = 0
         self.connections = 0
         self.sample_budget = SAMPLES_PER_DELTA
         self.samples: list[RefusalSample] = []
-        self._sent = Delta()
 
     def count(self, rule: str, decision: str, verb: str, code: int) -> None:
         """Counts one finished request; ``verb`` may be anything, it is bounded here."""
@@ -183,48 +236,67 @@ class Counters:
 
     def take_delta(self) -> Delta:
         """What was counted since the previous call; also renews the budget of samples."""
-        sent = self._sent
+        guard_counts, guard_sum = self.guard_seconds.take()
+        queue_counts, queue_sum = self.queue_seconds.take()
+        upstream_counts, upstream_sum = self.upstream_seconds.take()
+        # Who found a connection at once waited for none. Added here, so that the usual request
+        # observes one histogram less.
+        at_once = sum(guard_counts) - sum(queue_counts)
         delta = Delta(
-            requests=_grown(self.requests, sent.requests),
-            bounds=_grown(self.bounds, sent.bounds),
-            guard_counts=_difference(self.guard_seconds.counts, sent.guard_counts),
-            guard_sum=self.guard_seconds.sum - sent.guard_sum,
-            upstream_counts=_difference(self.upstream_seconds.counts, sent.upstream_counts),
-            upstream_sum=self.upstream_seconds.sum - sent.upstream_sum,
-            bytes_received=self.bytes_received - sent.bytes_received,
-            bytes_sent=self.bytes_sent - sent.bytes_sent,
-            connections=self.connections - sent.connections,
-            samples=tuple(self.samples),
-        )
-        self._sent = self._total()
-        self.samples.clear()
-        self.sample_budget = SAMPLES_PER_DELTA
-        return delta
-
-    def _total(self) -> Delta:
-        """Everything counted so far, as a delta from nothing."""
-        return Delta(
-            requests=dict(self.requests),
-            bounds=dict(self.bounds),
-            guard_counts=tuple(self.guard_seconds.counts),
-            guard_sum=self.guard_seconds.sum,
-            upstream_counts=tuple(self.upstream_seconds.counts),
-            upstream_sum=self.upstream_seconds.sum,
+            requests=self.requests,
+            bounds={
+                bound: number - self._bounds_taken[bound]
+                for bound, number in self.bounds.items()
+                if number != self._bounds_taken[bound]
+            },
+            guard_counts=guard_counts,
+            guard_sum=guard_sum,
+            queue_counts=(queue_counts[0] + at_once, *queue_counts[1:]),
+            queue_sum=queue_sum,
+            upstream_counts=upstream_counts,
+            upstream_sum=upstream_sum,
             bytes_received=self.bytes_received,
             bytes_sent=self.bytes_sent,
             connections=self.connections,
+            samples=tuple(self.samples),
         )
+        self._bounds_taken = dict(self.bounds)
+        self._begin()
+        return delta
+
+
+@dataclass(slots=True)
+class OverrideHits:
+    """What one override did; ``last_at`` is when last, None for never since the guard started."""
+
+    admitted: int = 0
+    refused: int = 0
+    last_at: float | None = None
+
+    def add(self, decision: str, number: int, now: float) -> None:
+        if decision == "refused":
+            self.refused += number
+        else:
+            self.admitted += number
+        self.last_at = now
 
 
 class Totals:
     """Sum of deltas, from any number of workers and their successors.
 
-    Rules that left the policy keep their counts (a Prometheus counter must not vanish while
-    somebody computes its rate) up to ``MAX_SERIES`` keys; beyond, new keys are counted under the
-    rule ``other``. Only many renamed rules get there.
+    ``rules`` holds requests by rule and decision, ``requests`` by (decision, class of verb, label
+    of the code), ``overrides`` what each override did, by id. A rule that left the policy keeps
+    its counts (it may come back, and a counter must not start over); of more than ``MAX_RULES``
+    names, those not counted for longest go first. ``requests`` beyond ``MAX_SERIES`` keys are
+    counted under the code ``other``.
     """
 
-    MAX_SERIES = 20_000
+    MAX_RULES = 4_000
+    """Twice what a policy may hold."""
+
+    MAX_OVERRIDES = 1_000
+    MAX_SERIES = 500
+    """About 100 are in use anywhere; the product of all labels is 1,000."""
 
     __slots__ = (
         "bounds",
@@ -232,26 +304,39 @@ class Totals:
         "bytes_sent",
         "connections",
         "guard_seconds",
+        "overrides",
+        "queue_seconds",
         "requests",
+        "rules",
         "upstream_seconds",
     )
 
     def __init__(self) -> None:
-        self.requests: dict[RequestKey, int] = {}
+        self.rules: dict[str, dict[str, int]] = {}
+        self.requests: dict[SeriesKey, int] = {}
+        self.overrides: dict[str, OverrideHits] = {}
         self.bounds: dict[str, int] = dict.fromkeys(BOUNDS, 0)
         self.guard_seconds = Histogram(GUARD_BUCKETS)
+        self.queue_seconds = Histogram(QUEUE_BUCKETS)
         self.upstream_seconds = Histogram(UPSTREAM_BUCKETS)
         self.bytes_received = 0
         self.bytes_sent = 0
         self.connections = 0
 
-    def add(self, delta: Delta) -> None:
-        """Raises ValueError when the delta was made with other histogram buckets."""
+    def add(self, delta: Delta, now: float = 0.0) -> None:
+        """``now`` (monotonic) is when it happened, to the interval of a delta.
+
+        Raises ValueError when the delta was made with other histogram buckets; then nothing of it
+        is added but times.
+        """
         self.guard_seconds.add(delta.guard_counts, delta.guard_sum)
+        self.queue_seconds.add(delta.queue_counts, delta.queue_sum)
         self.upstream_seconds.add(delta.upstream_counts, delta.upstream_sum)
-        for key, added in delta.requests.items():
-            known = self._known(key)
-            self.requests[known] = self.requests.get(known, 0) + added
+        for (rule, said, verb, code), added in delta.requests.items():
+            decision = said if said in DECISIONS else "failed"  # a worker's word is only a word
+            self._add_to_rule(rule, decision, added, now)
+            series = self._series(decision, VERB_CLASSES.get(verb, OTHER_VERB), code_label(code))
+            self.requests[series] = self.requests.get(series, 0) + added
         for bound, added in delta.bounds.items():
             if bound in self.bounds:
                 self.bounds[bound] += added
@@ -259,15 +344,39 @@ class Totals:
         self.bytes_sent += delta.bytes_sent
         self.connections += delta.connections
 
-    def _known(self, key: RequestKey) -> RequestKey:
+    def restore(self, rules: Mapping[str, Mapping[str, int]]) -> None:
+        """Adds what ``rules`` of an earlier life held."""
+        for rule, decisions in rules.items():
+            for decision, number in decisions.items():
+                self._add_up(rule, decision, number)
+
+    def _add_to_rule(self, rule: str, decision: str, added: int, now: float) -> None:
+        if rule.startswith(OVERRIDE_PREFIX):
+            name = rule.removeprefix(OVERRIDE_PREFIX)
+            _recent(self.overrides, name, OverrideHits, self.MAX_OVERRIDES).add(
+                decision, added, now
+            )
+            rule = OVERRIDE
+        if rule:  # malformed and disallowed requests met none
+            self._add_up(rule, decision, added)
+
+    def _add_up(self, rule: str, decision: str, added: int) -> None:
+        decisions: dict[str, int] = _recent(self.rules, rule, dict, self.MAX_RULES)
+        decisions[decision] = decisions.get(decision, 0) + added
+
+    def _series(self, decision: str, verb_class: str, code: str) -> SeriesKey:
+        key = (decision, verb_class, code)
         if key in self.requests or len(self.requests) < self.MAX_SERIES:
             return key
-        return ("other", key[1], OTHER_VERB, key[3])
+        return (decision, verb_class, "other")
 
 
-def _grown(now: Mapping[K, int], before: Mapping[K, int]) -> dict[K, int]:
-    return {key: n - before.get(key, 0) for key, n in now.items() if n != before.get(key, 0)}
-
-
-def _difference(now: Sequence[int], before: Sequence[int]) -> tuple[int, ...]:
-    return tuple(a - b for a, b in zip(now, before, strict=True))
+def _recent(table: dict[str, V], key: str, new: Callable[[], V], most: int) -> V:
+    """``table[key]``, now its last entry; a new one takes the place of the first when full."""
+    found = table.pop(key, None)
+    if found is None:
+        if len(table) >= most:
+            del table[next(iter(table))]
+        found = new()
+    table[key] = found
+    return found

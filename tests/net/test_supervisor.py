@@ -86,7 +86,7 @@ async def test_a_worker_that_babbles_is_replaced(tmp_path: Path, behaviour: str)
 
 async def test_reports_of_all_workers_add_up(tmp_path: Path) -> None:
     async with supervised(tmp_path, "good", workers=2) as (supervisor, _):
-        key = ("rule", "forwarded", "get", 200)
+        key = ("forwarded", "read", "200")
         await eventually(lambda: supervisor.totals.requests.get(key) == 2)
         assert [slot.mirror.traffic.connections for slot in supervisor.slots] == [1, 2]
 

@@ -602,11 +602,19 @@ def test_exec_is_not_open_to_a_gateway_without_its_101() -> None:
     assert guard.server.should_close
 
 
-def test_the_time_until_a_request_goes_upstream_is_counted_as_the_guards_own() -> None:
+def test_waiting_for_a_connection_is_counted_apart_from_the_guards_own_time() -> None:
     guard = Guard(held=True)
     guard.send(head(b"GET"))
     guard.clock.now += 0.2
     guard.dispatcher.assign()
-    counted = guard.gateway.counters.guard_seconds
-    assert sum(counted.counts) == 1
-    assert abs(counted.sum - 0.2) < 1e-9
+    counters = guard.gateway.counters
+    assert (sum(counters.guard_seconds.counts), sum(counters.queue_seconds.counts)) == (1, 1)
+    assert counters.guard_seconds.sum < 1e-9
+    assert abs(counters.queue_seconds.sum - 0.2) < 1e-9
+
+
+def test_a_request_that_finds_a_connection_at_once_observes_no_wait() -> None:
+    guard = Guard()
+    guard.send(head(b"GET"))
+    counters = guard.gateway.counters
+    assert (sum(counters.guard_seconds.counts), sum(counters.queue_seconds.counts)) == (1, 0)
