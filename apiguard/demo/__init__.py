@@ -6,6 +6,8 @@ request: a double that used the code under test would agree with its mistakes.
 ``encoding``   values <-> JSON bytes as Go writes them
 ``resources``  which resources are served, with their selectable fields
 ``store``      objects, one revision counter, history, snapshots
+``protobuf``   values <-> protobuf bytes, by a table of field numbers
+``negotiation``  Accept -> representation; ``representations`` writes in it
 ``options``    list and watch parameters -> what to read, or the error kube-apiserver gives
 ``watching``   who hears of a change, with shared frames
 ``patching``   JSON patch, merge patch, strategic merge patch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from apiguard.demo.encoding import Object
-from apiguard.demo.representations import JSON, parse_accept
+from apiguard.demo.negotiation import JSON, parse_accept
 from apiguard.demo.resources import Catalogue, Resource, Subresource
 
 VERSION: Object = {

@@ -19,8 +19,8 @@ from apiguard.demo import (
 from apiguard.demo.authentication import Authenticator
 from apiguard.demo.authorization import MASTERS, Attributes, Authorizer
 from apiguard.demo.encoding import NotJsonError, Object, decode, encode, pretty
+from apiguard.demo.negotiation import JSON
 from apiguard.demo.pacing import Pacer
-from apiguard.demo.representations import JSON
 from apiguard.demo.resourcerequest import ResourceRequest
 from apiguard.demo.resources import Catalogue, Resource
 from apiguard.demo.target import Target, parse_target
@@ -56,14 +56,13 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         target = parse_target(request.method, request.raw_path)
         headers = responses.base_headers(request)
-        indent = False
+        indent = responses.wants_pretty(request, target.query.get("pretty"))
         try:
             answer = await self._answer(request, target, headers)
             if isinstance(answer, web.StreamResponse):
                 return answer
-            indent = responses.wants_pretty(request, target.query.get("pretty"))
         except problems.ApiError as error:
-            answer = responses.error_answer(error)
+            answer = responses.error_answer(error, request.headers.get(hdrs.ACCEPT, ""))
         except problems.PlainError as error:
             answer = responses.text_answer(error.code, error.text, retry_after=error.retry_after)
         except ConnectionResetError:

@@ -14,7 +14,6 @@ class ApiError(Exception):
 
     ``retry_after``  value of the Retry-After header in seconds, 0 for none
     ``nosniff``      whether the answer carries X-Content-Type-Options
-    ``indented``     the Status is sent as indented JSON (nothing acceptable was negotiated)
     ``continue_token``  set on an expired page: where an inconsistent list may go on
     """
 
@@ -27,7 +26,6 @@ class ApiError(Exception):
         *,
         retry_after: int = 0,
         nosniff: bool = False,
-        indented: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -36,7 +34,6 @@ class ApiError(Exception):
         self.details = details
         self.retry_after = retry_after
         self.nosniff = nosniff
-        self.indented = indented
         self.continue_token = ""
 
     def status(self) -> Object:
@@ -123,12 +120,19 @@ def not_acceptable(available: tuple[str, ...], *, streams: bool = True) -> ApiEr
     """No clause of Accept can be served. ``streams``: also name the watch representations."""
     listed = ", ".join((*available, *(_STREAMS if streams else ())))
     message = f"406: Not Acceptable\n\nAvailable representations: {listed}"
-    return ApiError(406, "NotAcceptable", message, {}, indented=True)
+    return ApiError(406, "NotAcceptable", message, {})
 
 
 def only_media_types(available: tuple[str, ...]) -> ApiError:
     """As ``not_acceptable``, from the handler instead of the router."""
     message = f"only the following media types are accepted: {', '.join(available)}"
+    return ApiError(406, "NotAcceptable", message)
+
+
+def wrong_list_kind(wanted: str, go_type: str) -> ApiError:
+    """Metadata of a list was asked for and the result is one object, or the reverse."""
+    what = "is not a list" if wanted.endswith("List") else "is a list"
+    message = f"you requested {wanted}, but the requested object {what} ({go_type})"
     return ApiError(406, "NotAcceptable", message)
 
 

@@ -4,7 +4,8 @@ Typed Go clients send bodies and prefer answers in protobuf. The table (``protob
 holds what the wire needs of every served kind: number, JSON name and type of each field.
 
 A body is the magic ``k8s\\0`` and a ``runtime.Unknown`` around the message; lists hold bare
-messages. Zero values are left out unless the field is a pointer in Go, as JSON's omitempty does.
+messages. As Go's generated code does, encoding writes plain scalars though they are zero and leaves
+out absent pointers; decoding leaves out zeros unless the field is a pointer, as omitempty does.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import base64
 import calendar
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -120,9 +121,9 @@ def _order_field(field: Field, value: Any) -> Any:
 
 def wrap(api_version: str, kind: str, raw: bytes) -> bytes:
     """A whole body around one message."""
-    meta = _delimited(1, api_version.encode()) + _delimited(2, kind.encode())
+    meta = delimited(1, api_version.encode()) + delimited(2, kind.encode())
     return b"".join(
-        (MAGIC, _delimited(1, meta), _delimited(2, raw), _delimited(3, b""), _delimited(4, b""))
+        (MAGIC, delimited(1, meta), delimited(2, raw), delimited(3, b""), delimited(4, b""))
     )
 
 
@@ -137,15 +138,44 @@ def unwrap(body: bytes) -> tuple[str, str, bytes]:
 
 
 def decode_body(body: bytes) -> Object:
-    """The object of a body, with kind and apiVersion; raises ``ProtobufError``."""
+    """The object or list of a body, with kind and apiVersion; raises ``ProtobufError``."""
     version, kind, raw = unwrap(body)
-    group = version.rpartition("/")[0].partition(".")[0] or "core"
-    name = f"{group}.{kind}"
-    if name not in messages():
-        name = f"meta.{kind}"
-    if name not in messages():
-        raise ProtobufError(f"no such kind: {version} {kind}")
+    if kind.endswith("List"):
+        return {"kind": kind, "apiVersion": version, **_decode_list(version, kind, raw)}
+    name = _message_name(version, kind)
     return {"kind": kind, "apiVersion": version, **decode_message(name, raw)}
+
+
+def _decode_list(version: str, kind: str, raw: bytes) -> Object:
+    name = _message_name(version, kind.removesuffix("List"))
+    head, entry = (2, 1) if version == "meta.k8s.io/v1beta1" else (1, 2)
+    parts = [(number, _as_bytes(value)) for number, _, value in _records(raw)]
+    metadata = b"".join(part for number, part in parts if number == head)
+    items = [decode_message(name, part) for number, part in parts if number == entry]
+    return {"metadata": decode_message("meta.ListMeta", metadata), "items": items}
+
+
+def decode_frames(stream: bytes) -> list[tuple[str, bytes]]:
+    """Type and body of every whole event of a watch; raises ``ProtobufError``."""
+    events: list[tuple[str, bytes]] = []
+    at = 0
+    while at + 4 <= len(stream):
+        (size,) = struct.unpack_from(">I", stream, at)
+        if at + 4 + size > len(stream):
+            break
+        parts = {number: value for number, _, value in _records(stream[at + 4 : at + 4 + size])}
+        raw = {number: value for number, _, value in _records(_as_bytes(parts.get(2, b"")))}
+        events.append((_as_bytes(parts.get(1, b"")).decode(), _as_bytes(raw.get(1, b""))))
+        at += 4 + size
+    return events
+
+
+def _message_name(version: str, kind: str) -> str:
+    group = version.rpartition("/")[0].partition(".")[0] or "core"
+    for name in (f"{group}.{kind}", f"meta.{kind}"):
+        if name in messages():
+            return name
+    raise ProtobufError(f"no such kind: {version} {kind}")
 
 
 def encode_object(resource: Resource, value: Object) -> bytes:
@@ -155,77 +185,144 @@ def encode_object(resource: Resource, value: Object) -> bytes:
     return encode_message(name, value)
 
 
-def encode_list(metadata: Object, items: list[bytes]) -> bytes:
-    """The bare message of a list from the bare messages of its items."""
-    head = _delimited(1, encode_message("meta.ListMeta", metadata))
-    return b"".join((head, *[_delimited(2, item) for item in items]))
+def encode_body(value: Object) -> bytes:
+    """A whole body from an object that names its kind, as ``decode_body`` reads it.
+
+    Raises ``ProtobufError`` for a kind without a protobuf form here.
+    """
+    version, kind = str(value.get("apiVersion")), str(value.get("kind"))
+    return wrap(version, kind, encode_message(_message_name(version, kind), value))
 
 
-def encode_status(status: Object) -> bytes:
-    return wrap("v1", "Status", encode_message("meta.Status", status))
+def encode_list(metadata: Object, items: Sequence[bytes], *, items_first: bool = False) -> bytes:
+    """The bare message of a list from the bare messages of its items.
+
+    ``items_first``: the items are field 1, as in meta.k8s.io/v1beta1 alone.
+    """
+    head, entry = (2, 1) if items_first else (1, 2)
+    meta = delimited(head, encode_message("meta.ListMeta", metadata))
+    tag = _varint(entry << 3 | _BYTES)
+    parts = [b"".join((tag, _varint(len(item)), item)) for item in items]
+    return b"".join((*parts, meta) if items_first else (meta, *parts))
 
 
 def watch_frame(kind: str, body: bytes) -> bytes:
     """One event: a 4-byte length and a bare WatchEvent holding a wrapped object."""
-    event = _delimited(1, kind.encode()) + _delimited(2, _delimited(1, body))
+    event = delimited(1, kind.encode()) + delimited(2, delimited(1, body))
     return struct.pack(">I", len(event)) + event
 
 
 # --- encoding -------------------------------------------------------------------------------
 
+_Writer = Callable[[Any], bytes]
+
 
 def encode_message(name: str, value: Object) -> bytes:
     """One message; fields the table does not know are left out."""
+    get = value.get
     parts: list[bytes] = []
-    for field in messages()[name]:
-        if field.inline:
-            parts.append(_delimited(field.number, encode_message(field.type, value)))
-            continue
-        found = value.get(field.name)
-        if found is None:
-            continue
-        if field.shape == "[]":
-            parts.extend(_encode_field(field, entry) for entry in found)
-        elif field.shape == "{}":
-            parts.extend(_encode_entry(field, key, entry) for key, entry in sorted(found.items()))
-        else:
-            parts.append(_encode_field(field, found))
+    for key, absent, null, write in _plan(name):
+        found = get(key) if key else value
+        if found is not None:
+            parts.append(write(found))
+        elif null:
+            parts.append(null if key in value else absent)
     return b"".join(parts)
 
 
-def _encode_entry(field: Field, key: str, value: Any) -> bytes:
-    entry = Field(2, "", field.type, "", inline=False, explicit=True)
-    return _delimited(field.number, _delimited(1, key.encode()) + _encode_field(entry, value))
+@cache
+def _plan(name: str) -> tuple[tuple[str, bytes, bytes, _Writer], ...]:
+    """Per field, by number: JSON name ("" for inlined), bytes when absent, bytes of null, writer.
+
+    Decided once per message instead of once per value: a 4 KB pod takes 0.2 ms instead of 0.9.
+    """
+    fields = sorted(messages()[name], key=lambda field: field.number)
+    return tuple(
+        ("" if field.inline else field.name, _absent(field), _null(field), _writer(field))
+        for field in fields
+    )
 
 
-def _encode_field(field: Field, value: Any) -> bytes:
+def _absent(field: Field) -> bytes:
+    """Go's generated code writes plain scalars though they are zero, and nothing else."""
+    if field.shape or field.explicit or field.inline:
+        return b""
     if field.type in _INTEGERS or field.type == "bool":
-        return _varint(field.number << 3 | _VARINT) + _varint(int(value))
+        return _varint(field.number << 3 | _VARINT) + b"\0"
+    return _varint(field.number << 3 | _BYTES) + b"\0" if field.type == "string" else b""
+
+
+def _null(field: Field) -> bytes:
+    """A moment that is no pointer in Go is null in JSON and an empty message here."""
+    if field.type in ("Time", "MicroTime") and not field.shape:
+        return delimited(field.number, b"")
+    return _absent(field)
+
+
+def _writer(field: Field) -> _Writer:
+    if field.shape == "[]":
+        one = _single(field)
+        return lambda values: b"".join([one(value) for value in values])
+    if field.shape == "{}":
+        return _map_writer(field)
+    return _single(field)
+
+
+def _map_writer(field: Field) -> _Writer:
+    entry = _single(Field(2, "", field.type, "", inline=False, explicit=True))
+
+    def write(values: Object) -> bytes:
+        return b"".join(
+            [
+                delimited(field.number, delimited(1, key.encode()) + entry(value))
+                for key, value in sorted(values.items())
+            ]
+        )
+
+    return write
+
+
+def _single(field: Field) -> _Writer:
+    if field.type in _INTEGERS or field.type == "bool":
+        tag = _varint(field.number << 3 | _VARINT)
+        return lambda value: tag + _varint(int(value))
     if field.type == "double":
-        return _varint(field.number << 3 | _FIXED64) + struct.pack("<d", value)
-    return _delimited(field.number, _encode_payload(field.type, value))
+        tag = _varint(field.number << 3 | _FIXED64)
+        return lambda value: tag + struct.pack("<d", value)
+    tag, payload = _varint(field.number << 3 | _BYTES), _payload(field.type)
+
+    def write(value: Any) -> bytes:
+        found = payload(value)
+        return b"".join((tag, _varint(len(found)), found))
+
+    return write
 
 
-def _encode_payload(type_: str, value: Any) -> bytes:
-    match type_:
-        case "string":
-            return str(value).encode()
-        case "bytes":
-            return base64.b64decode(value)
-        case "Time" | "MicroTime":
-            return _encode_time(str(value))
-        case "Quantity":
-            return _delimited(1, str(value).encode())
-        case "RawExtension" | "FieldsV1":
-            return _delimited(1, encode(value))
-        case "IntOrString":
-            return _encode_int_or_string(value)
+def _payload(type_: str) -> _Writer:
+    """The encoder of the bytes behind a length."""
+    special: dict[str, _Writer] = {
+        "string": lambda value: str(value).encode(),
+        "bytes": base64.b64decode,
+        "Time": _encode_time,
+        "MicroTime": _encode_time,
+        "Quantity": lambda value: delimited(1, str(value).encode()),
+        "RawExtension": lambda value: delimited(1, encode(value)),
+        "FieldsV1": lambda value: delimited(1, encode(value)),
+        "IntOrString": _encode_int_or_string,
+    }
+    if type_ in special:
+        return special[type_]
     if type_.endswith(".ExtraValue"):
-        value = {"items": value}
-    return encode_message(type_, value)
+        return lambda value: encode_message(type_, {"items": value})
+    return lambda value: encode_message(type_, value)
 
 
-def _encode_time(text: str) -> bytes:
+def _encode_time(text: Any) -> bytes:
+    return _encode_moment(str(text))
+
+
+@lru_cache(4096)  # a list repeats its few moments: 10,000 pods hold 60,000 times
+def _encode_moment(text: str) -> bytes:
     seconds = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
     fraction = text[19:].strip("Z").lstrip(".")
     nanos = int(fraction.ljust(9, "0")[:9]) if fraction else 0
@@ -234,11 +331,16 @@ def _encode_time(text: str) -> bytes:
 
 def _encode_int_or_string(value: Any) -> bytes:
     if isinstance(value, int):
-        return b"\x08\x00\x10" + _varint(value) + _delimited(3, b"")
-    return b"\x08\x01\x10\x00" + _delimited(3, str(value).encode())
+        return b"\x08\x00\x10" + _varint(value) + delimited(3, b"")
+    return b"\x08\x01\x10\x00" + delimited(3, str(value).encode())
+
+
+_SMALL = tuple(bytes((number,)) for number in range(128))
 
 
 def _varint(number: int) -> bytes:
+    if 0 <= number < 128:
+        return _SMALL[number]
     number &= (1 << 64) - 1
     out = bytearray()
     while number > 0x7F:
@@ -248,7 +350,8 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _delimited(number: int, payload: bytes) -> bytes:
+def delimited(number: int, payload: bytes) -> bytes:
+    """Field ``number`` holding bytes or an embedded message."""
     return b"".join((_varint(number << 3 | _BYTES), _varint(len(payload)), payload))
 
 

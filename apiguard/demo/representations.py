@@ -1,119 +1,55 @@
-"""Accept -> how an answer is written, and the writing.
+"""Objects, lists and watch events in every representation an answer can have.
 
-A ``Representation`` is one row of the table kube-apiserver negotiates over
-(apiserver/pkg/endpoints/handlers/negotiation/negotiate.go): a media type and what the object is
-turned into. Protobuf would be one more row with its own writer.
+What costs is done once and kept: an item keeps its encoded forms, a change its frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from apiguard.demo import problems, tables
+from apiguard.demo import negotiation, problems, protobuf, tables
 from apiguard.demo.encoding import Object, encode
+from apiguard.demo.negotiation import META, PARTIAL, PARTIAL_LIST, TABLE, Representation
 from apiguard.demo.resources import Resource, list_body
 from apiguard.demo.store import Change, Item
-
-JSON = "application/json"
-YAML = "application/yaml"
-PROTOBUF = "application/vnd.kubernetes.protobuf"
-# What the errors of kube-apiserver list; the double writes the first of them only.
-AVAILABLE = (JSON, YAML, PROTOBUF)
-_META = "meta.k8s.io"
-_TABLE, _PARTIAL, _PARTIAL_LIST = "Table", "PartialObjectMetadata", "PartialObjectMetadataList"
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """One media range of Accept with its parameters."""
-
-    media: str
-    quality: float
-    parameters: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Representation:
-    """``transform`` is "", Table or PartialObjectMetadata; ``version`` that of meta.k8s.io.
-
-    ``include``  Table only: what the rows hold of the object: Metadata, Object or None
-    """
-
-    transform: str = ""
-    version: str = "v1"
-    include: str = "Metadata"
-
-    @property
-    def id(self) -> str:
-        return f"{self.transform}/{self.version}/{self.include}" if self.transform else ""
-
-
-PLAIN = Representation()
-
-
-def parse_accept(header: str) -> list[Clause]:
-    """Clauses by falling quality, wildcards after the types of equal quality."""
-    clauses: list[Clause] = []
-    for text in header.split(","):
-        media, *rest = [part.strip() for part in text.split(";")]
-        if not media:
-            continue
-        parameters = dict(_parameter(part) for part in rest)
-        try:
-            quality = float(parameters.pop("q", "1"))
-        except ValueError:
-            quality = 1.0
-        clauses.append(Clause(media.lower(), quality, parameters))
-    return sorted(clauses, key=lambda clause: (-clause.quality, clause.media.count("*")))
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name.strip().lower(), value.strip().strip('"')
-
-
-def negotiate(accept: str, *, listing: bool, watching: bool, include: str = "") -> Representation:
-    """The representation of a resource answer; raises ``ApiError`` 406.
-
-    ``include`` is the includeObject parameter of the query.
-    """
-    if not accept:
-        return PLAIN
-    partial = _PARTIAL_LIST if listing and not watching else _PARTIAL
-    for clause in parse_accept(accept):
-        if clause.media == YAML and watching:
-            break  # a preferred YAML clause refuses a watch even with JSON behind it
-        if clause.media not in (JSON, "application/*", "*/*"):
-            continue
-        wanted = clause.parameters.get("as", "")
-        if not wanted:
-            return PLAIN
-        version = clause.parameters.get("v", "v1")
-        if clause.parameters.get("g") != _META or version not in ("v1", "v1beta1"):
-            continue
-        if wanted == _TABLE:
-            return Representation(_TABLE, version, include or "Metadata")
-        if wanted == partial:
-            return Representation(_PARTIAL, version)
-    raise problems.not_acceptable(AVAILABLE)
 
 
 def partial_metadata(item: Item, version: str = "v1") -> Object:
     return {
-        "kind": _PARTIAL,
-        "apiVersion": f"{_META}/{version}",
-        "metadata": item.value["metadata"],
+        "kind": PARTIAL,
+        "apiVersion": f"{META}/{version}",
+        "metadata": item.metadata,
     }
 
 
-def write_object(item: Item, representation: Representation, now: float) -> bytes:
-    """One object as the body of an answer, with its final newline."""
+def object_bytes(item: Item, representation: Representation) -> bytes:
+    """One object, plain or as its metadata: what GET and a watch event hold."""
+    if representation.binary:
+        if representation.transform:
+            version = f"{META}/{representation.version}"
+            return protobuf.wrap(version, PARTIAL, item.partial_message)
+        return protobuf.wrap(item.resource.api_version, item.resource.kind, item.message)
     if not representation.transform:
-        return item.full + b"\n"
-    if representation.transform == _PARTIAL:
-        return encode(partial_metadata(item, representation.version)) + b"\n"
-    return encode(table([item], representation, item.revision, now)) + b"\n"
+        return item.full
+    if representation.version == "v1":
+        return item.partial
+    return encode(partial_metadata(item, representation.version))
+
+
+def write_object(item: Item, representation: Representation, now: float) -> bytes:
+    """One object as the body of an answer; JSON ends with a newline. Raises ``ApiError`` 406."""
+    negotiation.check_list_kind(item.resource, representation, listing=False)
+    if representation.transform == TABLE:
+        return encode(table([item], representation, item.revision, now)) + b"\n"
+    body = object_bytes(item, representation)
+    return body if representation.binary else body + b"\n"
+
+
+def write_value(value: Object, representation: Representation) -> bytes:
+    """An answer that is no stored object: a Status, a review, a scale."""
+    if representation.binary:
+        return protobuf.encode_body(value)
+    return encode(value) + b"\n"
 
 
 def write_list(
@@ -125,8 +61,9 @@ def write_list(
     representation: Representation,
     now: float,
 ) -> bytes:
-    """A list as the body of an answer."""
-    if not representation.transform:
+    """A list as the body of an answer; raises ``ApiError`` 406."""
+    negotiation.check_list_kind(resource, representation, listing=True)
+    if not representation.transform and not representation.binary:
         bodies = [item.body for item in items]
         return list_body(resource, revision, bodies, token, remaining)
     metadata: Object = {"resourceVersion": str(revision)}
@@ -134,19 +71,35 @@ def write_list(
         metadata["continue"] = token
         if remaining is not None:
             metadata["remainingItemCount"] = remaining
-    version = representation.version
-    if representation.transform == _TABLE:
+    if representation.binary:
+        return _binary_list(resource, items, metadata, representation)
+    if representation.transform == TABLE:
         found = table(items, representation, revision, now, resource)
         found["metadata"] = metadata
         return encode(found) + b"\n"
-    rows = [partial_metadata(item, version) for item in items]
-    body = {
-        "kind": _PARTIAL_LIST,
-        "apiVersion": f"{_META}/{version}",
-        "metadata": metadata,
-        "items": rows,
-    }
-    return encode(body) + b"\n"
+    head = encode(
+        {
+            "kind": PARTIAL_LIST,
+            "apiVersion": f"{META}/{representation.version}",
+            "metadata": metadata,
+        }
+    )
+    rows = [object_bytes(item, representation) for item in items]
+    return b"".join((head[:-1], b',"items":[', b",".join(rows), b"]}\n"))
+
+
+def _binary_list(
+    resource: Resource, items: Sequence[Item], metadata: Object, representation: Representation
+) -> bytes:
+    if not representation.transform:
+        raw = protobuf.encode_list(metadata, [item.message for item in items])
+        return protobuf.wrap(resource.api_version, f"{resource.kind}List", raw)
+    raw = protobuf.encode_list(
+        metadata,
+        [item.partial_message for item in items],
+        items_first=representation.version == "v1beta1",
+    )
+    return protobuf.wrap(f"{META}/{representation.version}", PARTIAL_LIST, raw)
 
 
 def table(
@@ -162,8 +115,8 @@ def table(
     kind = resource if resource is not None else items[0].resource
     layout = tables.layout(kind)
     return {
-        "kind": _TABLE,
-        "apiVersion": f"{_META}/{representation.version}",
+        "kind": TABLE,
+        "apiVersion": f"{META}/{representation.version}",
         "metadata": {"resourceVersion": str(revision)},
         "columnDefinitions": layout.definitions if columns else None,
         "rows": [_row(item, layout, representation, now) for item in items],
@@ -182,7 +135,7 @@ def _row(item: Item, layout: tables.Layout, representation: Representation, now:
 
 
 def event_frame(kind: str, item: Item, change: Change, representation: Representation) -> bytes:
-    """A JSON watch event of a plain or partial representation; encoded once per change."""
+    """A watch event of a plain or partial representation; encoded once per change."""
     key = (kind, representation.id)
     frame = change.frames.get(key)
     if frame is None:
@@ -191,11 +144,13 @@ def event_frame(kind: str, item: Item, change: Change, representation: Represent
 
 
 def plain_event(kind: str, item: Item, representation: Representation) -> bytes:
-    """A JSON watch event without columns: one line."""
-    if representation.transform:
-        body = encode(partial_metadata(item, representation.version))
-    else:
-        body = item.full
+    """A watch event without columns: one line, or one frame of protobuf."""
+    return _framed(kind, object_bytes(item, representation), representation)
+
+
+def _framed(kind: str, body: bytes, representation: Representation) -> bytes:
+    if representation.binary:
+        return protobuf.watch_frame(kind, body)
     return b'{"type":"%s","object":%s}\n' % (kind.encode(), body)
 
 
@@ -244,10 +199,10 @@ def bookmark(
     metadata: Object = {"resourceVersion": str(revision)}
     if initial_end:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    if representation.transform == _TABLE:
+    if representation.transform == TABLE:
         body: Object = {
-            "kind": _TABLE,
-            "apiVersion": f"{_META}/{representation.version}",
+            "kind": TABLE,
+            "apiVersion": f"{META}/{representation.version}",
             "metadata": {"resourceVersion": str(revision)},
             "columnDefinitions": None,
             "rows": [{"cells": tables.layout(resource).blank(), "object": _shell(metadata)}],
@@ -262,12 +217,16 @@ def bookmark(
             "metadata": metadata,
             **shell,
         }
-    return encode({"type": "BOOKMARK", "object": body}) + b"\n"
+    return _framed("BOOKMARK", _encoded(body, representation), representation)
 
 
 def _shell(metadata: Object, version: str = "v1") -> Object:
-    return {"kind": _PARTIAL, "apiVersion": f"{_META}/{version}", "metadata": metadata}
+    return {"kind": PARTIAL, "apiVersion": f"{META}/{version}", "metadata": metadata}
 
 
-def error_event(error: problems.ApiError) -> bytes:
-    return encode({"type": "ERROR", "object": error.status()}) + b"\n"
+def error_event(error: problems.ApiError, representation: Representation) -> bytes:
+    return _framed("ERROR", _encoded(error.status(), representation), representation)
+
+
+def _encoded(body: Object, representation: Representation) -> bytes:
+    return protobuf.encode_body(body) if representation.binary else encode(body)

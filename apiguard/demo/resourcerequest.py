@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 
 from apiguard.demo import options, problems, responses, streams, subresources
-from apiguard.demo.encoding import Object, encode
+from apiguard.demo.encoding import Object
+from apiguard.demo.negotiation import Representation, negotiate
 from apiguard.demo.options import Match
-from apiguard.demo.representations import JSON, Representation, negotiate, write_object
+from apiguard.demo.representations import write_object, write_value
 from apiguard.demo.resources import PODS, Resource
 from apiguard.demo.reviews import review
 from apiguard.demo.store import Item
@@ -73,9 +74,13 @@ class ResourceRequest:
         raise problems.method_not_allowed()
 
     def _representation(self, *, listing: bool = False, watching: bool = False) -> Representation:
-        accept = self._request.headers.get(hdrs.ACCEPT, "")
-        include = self._target.query.get("includeObject")
-        return negotiate(accept, listing=listing, watching=watching, include=include)
+        return negotiate(
+            self._request.headers.get(hdrs.ACCEPT, ""),
+            self._resource,
+            streams=listing,
+            watching=watching,
+            include=self._target.query.get("includeObject"),
+        )
 
     async def _get(self) -> Answer:
         representation = self._representation()
@@ -112,7 +117,7 @@ class ResourceRequest:
         timeout = wanted.timeout or self._services.rng.uniform(1800, 3600)
         scope = target.namespace if resource.namespaced else ""
         watch = Watch(resource, scope, wanted, representation, float(timeout))
-        response = await self._open_stream(headers, JSON)
+        response = await self._open_stream(headers, representation.stream_type)
         transport = self._request.transport
         if transport is None:
             return response
@@ -154,6 +159,7 @@ class ResourceRequest:
 
     async def _review(self, body: Any) -> Answer:
         services = self._services
+        representation = self._representation()
         await self._handler.work(self._factor)
         found = review(
             self._resource,
@@ -163,7 +169,7 @@ class ResourceRequest:
             services.authorizer,
             time.time(),
         )
-        return Answer(201, encode(found) + b"\n")
+        return self._answered(found, representation, 201)
 
     async def _modify(self) -> Answer:
         representation = self._representation()
@@ -179,7 +185,12 @@ class ResourceRequest:
         return self._written(item, representation, 200)
 
     def _written(self, item: Item, representation: Representation, code: int) -> Answer:
-        return Answer(code, write_object(item, representation, time.time()))
+        body = write_object(item, representation, time.time())
+        return Answer(code, body, representation.media)
+
+    def _answered(self, value: Object, representation: Representation, code: int) -> Answer:
+        """An answer that is no stored object, always in its plain form."""
+        return Answer(code, write_value(value, representation), representation.media)
 
     async def _delete_options(self) -> Object:
         raw = await self._body()
@@ -190,9 +201,10 @@ class ResourceRequest:
         return found if isinstance(found, dict) else {}
 
     async def _delete(self) -> Answer:
+        representation = self._representation()
         given = await self._delete_options()
         await self._work_of_write()
-        return self._verbs.delete(self._resource, self._target, given, time.time())
+        return self._verbs.delete(self._resource, self._target, given, representation, time.time())
 
     async def _delete_collection(self) -> Answer:
         await self._delete_options()
@@ -229,12 +241,12 @@ class ResourceRequest:
                 found = subresources.evict(
                     self._verbs, item, await self._object_of_any(), target, time.time()
                 )
-                return Answer(201, encode(found) + b"\n")
+                return self._answered(found, self._representation(), 201)
             case "token":
                 found = subresources.token_request(
                     item, await self._object_of_any(), self._services.rng, time.time()
                 )
-                return Answer(201, encode(found) + b"\n")
+                return self._answered(found, self._representation(), 201)
             case "finalize":
                 body = await self._object()
                 return self._written(
@@ -248,14 +260,14 @@ class ResourceRequest:
 
     async def _scale(self, item: Item) -> Answer:
         if self._target.verb == "get":
-            return Answer(200, encode(subresources.scale_of(item)) + b"\n")
+            return self._answered(subresources.scale_of(item), self._representation(), 200)
         if self._target.verb == "patch":
             media = self._request.headers.get(hdrs.CONTENT_TYPE, "")
             scale = subresources.patched_scale(item, media, await self._body())
         else:
             scale = await self._object_of_any()
         found = subresources.rescale(self._verbs, item, self._target, scale)
-        return Answer(200, encode(found) + b"\n")
+        return self._answered(found, self._representation(), 200)
 
     async def _log(self, item: Item, headers: list[tuple[str, str]]) -> Answer | web.StreamResponse:
         lines = subresources.log_lines(item, self._target)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from aiohttp import hdrs, web
 
 from apiguard.demo import encoding, problems
-from apiguard.demo.encoding import encode, pretty
-from apiguard.demo.representations import JSON
+from apiguard.demo.encoding import pretty
+from apiguard.demo.negotiation import JSON, negotiate_error
+from apiguard.demo.representations import write_value
 from apiguard.demo.verbs import Answer
 
 GZIP_THRESHOLD = 128 << 10  # bytes; only larger bodies are compressed
@@ -40,12 +41,14 @@ def flow_headers(*, exempt: bool) -> list[tuple[str, str]]:
     ]
 
 
-def error_answer(error: problems.ApiError) -> Answer:
-    status = error.status()
-    if error.indented:
-        answer = Answer(error.code, pretty(status))
+def error_answer(error: problems.ApiError, accept: str) -> Answer:
+    """A Status as the client accepts it, or indented JSON when it accepts nothing."""
+    representation = negotiate_error(accept)
+    if representation is None:
+        answer = Answer(error.code, pretty(error.status()))
     else:
-        answer = Answer(error.code, encode(status) + b"\n")
+        body = write_value(error.status(), representation)
+        answer = Answer(error.code, body, representation.media)
     if error.nosniff:
         answer.headers.append(("X-Content-Type-Options", "nosniff"))
     if error.retry_after:
@@ -68,6 +71,8 @@ def wants_gzip(request: web.BaseRequest) -> bool:
 
 
 def wants_pretty(request: web.BaseRequest, parameter: str) -> bool:
+    if "pretty=1" in request.headers.get(hdrs.ACCEPT, ""):
+        return True
     if parameter:
         return parameter.lower() in ("true", "1")
     return request.headers.get(hdrs.USER_AGENT, "").startswith(_PRETTY_AGENTS)

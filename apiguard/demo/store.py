@@ -18,6 +18,7 @@ from itertools import count
 
 from cachetools import LRUCache
 
+from apiguard.demo import protobuf
 from apiguard.demo.encoding import Object, encode
 from apiguard.demo.resources import Resource
 
@@ -52,9 +53,22 @@ class Item:
     """One version of one object, encoded once. Never changed after construction.
 
     ``body`` is the object as an item of its list: without kind and apiVersion for built-ins.
+    The other forms are encoded on first demand and kept as long as the item.
     """
 
-    __slots__ = ("_fields", "body", "key", "name", "namespace", "resource", "revision", "value")
+    __slots__ = (
+        "_fields",
+        "_message",
+        "_partial",
+        "_partial_message",
+        "body",
+        "key",
+        "name",
+        "namespace",
+        "resource",
+        "revision",
+        "value",
+    )
 
     def __init__(self, resource: Resource, value: Object, revision: int) -> None:
         metadata = value["metadata"]
@@ -67,11 +81,48 @@ class Item:
         full = encode(value)
         self.body = full if resource.custom else b"{" + full[len(resource.prefix) :]
         self._fields: dict[str, str] | None = None
+        self._message: bytes | None = None
+        self._partial: bytes | None = None
+        self._partial_message: bytes | None = None
+
+    @property
+    def message(self) -> bytes:
+        """The object's bare protobuf message."""
+        if self._message is None:
+            self._message = protobuf.encode_object(self.resource, self.value)
+        return self._message
+
+    @property
+    def partial(self) -> bytes:
+        """JSON of its PartialObjectMetadata (meta.k8s.io/v1)."""
+        if self._partial is None:
+            self._partial = (
+                b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":%s}'
+                % encode(self.metadata)
+            )
+        return self._partial
+
+    @property
+    def partial_message(self) -> bytes:
+        """The bare protobuf message of its PartialObjectMetadata, the same in every version."""
+        if self._partial_message is None:
+            self._partial_message = protobuf.encode_message(
+                "meta.PartialObjectMetadata", self.value
+            )
+        return self._partial_message
 
     @property
     def full(self) -> bytes:
         """The object with kind and apiVersion, as GET and watches send it."""
         return self.body if self.resource.custom else self.resource.prefix + self.body[1:]
+
+    @property
+    def metadata(self) -> Object:
+        """ObjectMeta in the order of Go's struct; custom resources are stored sorted by key."""
+        metadata: Object = self.value["metadata"]
+        return (
+            protobuf.in_go_order("meta.ObjectMeta", metadata) if self.resource.custom else metadata
+        )
 
     @property
     def labels(self) -> dict[str, str]:

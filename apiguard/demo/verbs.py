@@ -11,16 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apiguard.demo import admission, options, patching, problems, protobuf
-from apiguard.demo.encoding import NotJsonError, Object, decode, encode
+from apiguard.demo.encoding import NotJsonError, Object, decode
+from apiguard.demo.negotiation import AVAILABLE, JSON, PROTOBUF, Representation
 from apiguard.demo.options import ListOptions, Match
-from apiguard.demo.representations import (
-    AVAILABLE,
-    JSON,
-    PROTOBUF,
-    Representation,
-    write_list,
-    write_object,
-)
+from apiguard.demo.representations import write_list, write_object, write_value
 from apiguard.demo.resources import NAMESPACES, Resource
 from apiguard.demo.store import (
     CompactedError,
@@ -85,7 +79,8 @@ class Verbs:
     def get(
         self, resource: Resource, target: Target, representation: Representation, now: float
     ) -> Answer:
-        return Answer(200, write_object(self.find(resource, target), representation, now))
+        body = write_object(self.find(resource, target), representation, now)
+        return Answer(200, body, representation.media)
 
     def list_revision(self, resource: Resource, wanted: ListOptions) -> int:
         """The revision a list shows; raises 504 when the store has not reached it."""
@@ -106,7 +101,7 @@ class Verbs:
         body = write_list(
             resource, page.items, revision, page.token, page.remaining, representation, now
         )
-        return Answer(200, body, listed=len(body))
+        return Answer(200, body, representation.media, listed=len(body))
 
     def _page(
         self, resource: Resource, target: Target, wanted: ListOptions, revision: int
@@ -204,14 +199,21 @@ class Verbs:
         except MissingError:
             raise problems.not_found(resource, current.name) from None
 
-    def delete(self, resource: Resource, target: Target, given: Object, now: float) -> Answer:
+    def delete(
+        self,
+        resource: Resource,
+        target: Target,
+        given: Object,
+        representation: Representation,
+        now: float,
+    ) -> Answer:
         """DELETE of one object with its DeleteOptions."""
         item = self.find(resource, target)
         check_preconditions(resource, item, given)
         dry = dry_run(target) or bool(given.get("dryRun"))
         removed = item if dry else self.remove(resource, item, now)
         if resource.returned:
-            return Answer(200, removed.full + b"\n")
+            return Answer(200, write_object(removed, representation, now), representation.media)
         found: Object = {"name": item.name}
         if resource.group:
             found["group"] = resource.group
@@ -224,7 +226,7 @@ class Verbs:
             "status": "Success",
             "details": found,
         }
-        return Answer(200, encode(status) + b"\n")
+        return Answer(200, write_value(status, representation), representation.media)
 
     def delete_collection(
         self,
@@ -243,7 +245,7 @@ class Verbs:
         body = write_list(
             resource, page.items, revision, page.token, page.remaining, representation, now
         )
-        return Answer(200, body)
+        return Answer(200, body, representation.media)
 
     def remove(self, resource: Resource, item: Item, now: float) -> Item:
         """Deletes at once, or marks an object that finalizers still hold.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from apiguard.demo.negotiation import TABLE, Representation
 from apiguard.demo.options import Selectors
-from apiguard.demo.representations import Representation, event_frame, table_event
+from apiguard.demo.representations import event_frame, table_event
 from apiguard.demo.store import Change, Collection, Item
 
 Event = tuple[str, Item]
@@ -107,7 +108,7 @@ class Watcher:
 
     def frame(self, event: Event, change: Change, now: float) -> bytes:
         kind, item = event
-        if self.representation.transform != "Table":
+        if self.representation.transform != TABLE:
             return event_frame(kind, item, change, self.representation)
         columns, self.columns_sent = not self.columns_sent, True
         return table_event(kind, item, self.representation, now, columns=columns)
@@ -197,7 +198,7 @@ class Hub:
             if event is None:
                 continue
             self.delivered += len(group.watchers)
-            if group.representation.transform == "Table":
+            if group.representation.transform == TABLE:
                 for watcher in group.watchers:
                     if not watcher.lagging:
                         frame = watcher.frame(event, change, self._clock())

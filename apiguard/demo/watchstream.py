@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from aiohttp.abc import AbstractStreamWriter
 
 from apiguard.demo import problems, representations
+from apiguard.demo.negotiation import PARTIAL_LIST, TABLE, Representation
 from apiguard.demo.options import WatchOptions
-from apiguard.demo.representations import Representation
 from apiguard.demo.resources import Resource
 from apiguard.demo.store import CompactedError, Store
 from apiguard.demo.verbs import select
@@ -90,6 +90,8 @@ class WatchStream:
         if not await reach(self._store, options.waits_for):
             self._end_with(problems.too_large_revision(options.waits_for, self._store.revision))
             return
+        if self._watch.representation.transform == PARTIAL_LIST:
+            return  # an event is no list: upstream fails to convert the first one and ends
         collection = self._store.collections[self._watch.resource]
         start = self._store.revision if options.revision is None else options.revision
         watcher = Watcher(
@@ -119,7 +121,7 @@ class WatchStream:
         pending: list[bytes] = []
         size = 0
         for item in select(items, watch.namespace, watch.options.selectors):
-            if watch.representation.transform == "Table":
+            if watch.representation.transform == TABLE:
                 columns, watcher.columns_sent = not watcher.columns_sent, True
                 frame = representations.table_event(
                     "ADDED", item, watch.representation, self._clock(), columns=columns
@@ -188,4 +190,4 @@ class WatchStream:
         return self._transport.get_write_buffer_size() < TRANSPORT_BOUND
 
     def _end_with(self, error: problems.ApiError) -> None:
-        self._write(chunk(representations.error_event(error)))
+        self._write(chunk(representations.error_event(error, self._watch.representation)))

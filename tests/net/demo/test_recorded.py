@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from apiguard.demo import protobuf
 from apiguard.demo.apiserver import EmbeddedApiServer
 from apiguard.demo.resources import NAMESPACES, PODS, SECRETS
 
@@ -23,6 +24,7 @@ TOKENS = {
     "anonymous-403": "",
     "bad-token-401": "",
     "forbidden-403-named": "alice-token",
+    "forbidden-403-protobuf": "alice-token",
     "forbidden-403-user": "alice-token",
     "watch-forbidden-403": "alice-token",
 }
@@ -31,6 +33,7 @@ EXACT = (
     "bad-token-401",
     "delete-405",
     "forbidden-403-named",
+    "forbidden-403-protobuf",
     "forbidden-403-user",
     "get-404",
     "head-get",
@@ -68,6 +71,9 @@ ALIKE = (
     "list-name-selector-empty",
     "list-page-1",
     "list-partial-metadata",
+    "list-partial-metadata-protobuf",
+    "list-protobuf",
+    "list-protobuf-fallback-accept",
     "list-rv-too-large",
     "list-secrets-type-selector",
     "sar-node-get-own-node",
@@ -131,7 +137,7 @@ async def test_bodies_differ_in_nothing_but_what_the_server_invents(
 
 def _normalised(body: bytes) -> str:
     """Text with field order kept: it is part of the claim."""
-    value = json.loads(body)
+    value = protobuf.decode_body(body) if body.startswith(protobuf.MAGIC) else json.loads(body)
     _strip(value)
     text = json.dumps(value)
     text = re.sub(

@@ -13,8 +13,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from apiguard.demo.apiserver import ApiServerOptions, EmbeddedApiServer
 from apiguard.demo.encoding import Object
+from apiguard.demo.negotiation import PLAIN
 from apiguard.demo.options import parse_watch_options
-from apiguard.demo.representations import PLAIN
 from apiguard.demo.resources import PODS
 from apiguard.demo.target import Query
 from apiguard.demo.watchstream import Watch, WatchStream
