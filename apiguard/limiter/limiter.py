@@ -196,6 +196,10 @@ class Limiter:
             if place < surplus or self._limits[id_].refilled_since(retired_at, now):
                 del self._limits[id_]
 
+    def limits_of(self, flow: Flow, now: float) -> tuple[Limit, ...]:
+        """The limits of ``flow`` with their living buckets, in the flow's order."""
+        return self._plans.get(flow) or self._plan(flow, now)
+
     def _plan(self, flow: Flow, now: float) -> tuple[Limit, ...]:
         if len(self._plans) >= _PLANS:
             self._plans.clear()
