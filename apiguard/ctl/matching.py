@@ -1,0 +1,133 @@
+"""Whom an override is about: flags, or a row of ``top`` -> the ``match`` of the HTTP API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LONGEST_FAMILY = 64
+LONGEST_USER = 256
+"""Characters at which the guard cuts what it counts by; longer ones begin like it."""
+
+FIELDS: dict[str, tuple[str, str, str]] = {
+    "user_agents": ("userAgents", "PATTERN", "User-Agent, as in 'telemetry/*'."),
+    "users": ("users", "PATTERN", "Verified user."),
+    "groups": ("groups", "PATTERN", "Group of a verified user."),
+    "service_accounts": ("serviceAccounts", "NS/NAME", "Verified service account."),
+    "sources": ("sourceCIDRs", "CIDR", "Address or network of the client."),
+    "verbs": ("verbs", "VERB", "Kubernetes verb, as in list."),
+    "resources": ("resources", "RESOURCE", "As in pods, leases.coordination.k8s.io, pods/log."),
+    "api_groups": ("apiGroups", "PATTERN", "API group; '' is the core group."),
+    "namespaces": ("namespaces", "PATTERN", "Namespace; '' is a cluster-wide request."),
+    "names": ("names", "PATTERN", "Object's name; '' is a whole collection."),
+    "paths": ("nonResourcePaths", "PATTERN", "Path of a non-resource request, as in '/metrics'."),
+}
+"""Flags by parameter: field of ``match``, what a value is called, help."""
+
+FLAGS: dict[str, str] = {
+    "user_agents": "--user-agent",
+    "users": "--user",
+    "groups": "--group",
+    "service_accounts": "--service-account",
+    "sources": "--source",
+    "verbs": "--verb",
+    "resources": "--resource",
+    "api_groups": "--api-group",
+    "namespaces": "--namespace",
+    "names": "--name",
+    "paths": "--path",
+}
+SHAPES: dict[str, tuple[str, str, str]] = {
+    "unpaged": ("--unpaged", "unpaged", "LISTs without limit."),
+    "rv_less": ("--rv-less", "withoutResourceVersion", "LISTs without resourceVersion."),
+    "unselected": ("--no-selector", "withoutSelector", "LISTs without any selector."),
+}
+
+
+def match_flags(function: F) -> F:
+    """Adds the flags; all given must match, repeated ones are alternatives."""
+    for parameter, (flag, _, help_text) in reversed(SHAPES.items()):
+        function = click.option(flag, parameter, is_flag=True, help=help_text)(function)
+    for parameter, (_, metavar, help_text) in reversed(FIELDS.items()):
+        function = click.option(
+            FLAGS[parameter], parameter, multiple=True, metavar=metavar, help=help_text
+        )(function)
+    return function
+
+
+def take_match(flags: dict[str, Any]) -> dict[str, Any]:
+    """Removes the flags' values and returns the match they write; {} when none was given."""
+    match: dict[str, Any] = {}
+    for parameter, (field, _, _) in FIELDS.items():
+        values = flags.pop(parameter)
+        if values:
+            match[field] = list(values)
+    shape = {field: True for parameter, (_, field, _) in SHAPES.items() if flags.pop(parameter)}
+    return match | {"listShape": shape} if shape else match
+
+
+def match_of_key(key: Mapping[str, str]) -> dict[str, Any]:
+    """The match for exactly the clients a row of ``top`` counts.
+
+    ``key`` maps dimensions to values. Values were chosen by clients: one that would mean more as
+    a pattern than it says (``*``, ``re:``) is quoted, so that a client cannot make the operator
+    ban everybody. Raises ValueError for rows that stand for no client in particular.
+    """
+    match: dict[str, Any] = {}
+    for dimension, value in key.items():
+        match |= _match_of(dimension, value)
+    return match
+
+
+def _match_of(dimension: str, value: str) -> dict[str, Any]:
+    if value == "(others)":
+        raise ValueError("this row is many clients together")
+    match dimension:
+        case "userAgent":
+            return {"userAgents": family_patterns(value)}
+        case "user" if not value:
+            raise ValueError("these requests have no verified user; ban by user-agent or source")
+        case "user":
+            return {"users": [_exactly(value)]}
+        case "source":
+            return {"sourceCIDRs": [value]}
+        case _:
+            return _match_of_request(*value.partition(" ")[::2])
+
+
+def _match_of_request(verb: str, resource: str) -> dict[str, Any]:
+    """``resource`` is one of the API, or the beginning of a path that names none."""
+    match: dict[str, Any] = {"verbs": [verb]}
+    if resource.startswith("/"):
+        whole = resource.rstrip("/")
+        match["nonResourcePaths"] = [_exactly(resource), *_below(whole)]
+    elif resource:
+        match["resources"] = [resource]
+    return match
+
+
+def _below(path: str) -> list[str]:
+    return [f"{path}/*" if _is_plain(path) else f"re:{re.escape(path)}/.*"]
+
+
+def family_patterns(family: str) -> list[str]:
+    """Patterns for every user-agent of a family: what precedes the first ``/`` or blank."""
+    if _is_plain(family) and len(family) < LONGEST_FAMILY:
+        return [family, f"{family}/*", f"{family} *"]
+    rest = ".*" if len(family) >= LONGEST_FAMILY else "(?:[/ ].*)?"
+    return [f"re:(?s:{re.escape(family)}{rest})"]
+
+
+def _exactly(value: str) -> str:
+    if len(value) >= LONGEST_USER:
+        return f"re:(?s:{re.escape(value)}.*)"
+    return value if _is_plain(value) else f"re:{re.escape(value)}"
+
+
+def _is_plain(value: str) -> bool:
+    return "*" not in value and not value.startswith("re:")

@@ -1,0 +1,124 @@
+"""Answers as kubectl prints them: plain columns, JSON or YAML.
+
+Columns are aligned here rather than by a library: rich takes 60 ms of CPU to import and tabulate
+30 (it looks up its own version among the installed packages), which is as much as a whole command;
+these are ten lines.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from apiguard.ctl.fleet import Answer
+from apiguard.ctl.printable import printable
+
+FORMATS = ("table", "wide", "json", "yaml")
+GAP = "   "  # as kubectl's
+
+Row = Mapping[str, Any]
+
+
+class Column(NamedTuple):
+    """``wide`` columns are shown with ``-o wide`` only."""
+
+    header: str
+    cell: Callable[[Row], str]
+    wide: bool = False
+
+
+class View(NamedTuple):
+    """How one kind of answer is tabulated.
+
+    ``rows`` takes an answer apart, ``key`` tells rows apart between two looks at the same thing,
+    ``none`` is said when there is no row.
+    """
+
+    rows: Callable[[Any], list[Row]]
+    columns: tuple[Column, ...]
+    key: Callable[[Row], object]
+    none: str
+
+    def shown(self, *, wide: bool) -> tuple[Column, ...]:
+        return self.columns if wide else tuple(c for c in self.columns if not c.wide)
+
+
+def cells(view: View, answers: Iterable[Answer], *, wide: bool) -> dict[object, list[str]]:
+    """A line of cells per row, by guard and key. Several guards get a first column of names."""
+    answers = list(answers)
+    columns = view.shown(wide=wide)
+    found: dict[object, list[str]] = {}
+    for answer in answers:
+        if answer.error is not None:
+            continue
+        front = [answer.guard.name] if len(answers) > 1 else []
+        for row in view.rows(answer.value):
+            line = front + [column.cell(row) for column in columns]
+            found[answer.guard.name, view.key(row)] = line
+    return found
+
+
+def header(view: View, guards: int, *, wide: bool) -> list[str]:
+    front = ["GUARD"] if guards > 1 else []
+    return front + [column.header for column in view.shown(wide=wide)]
+
+
+def align(lines: Sequence[Sequence[str]], widths: list[int] | None = None) -> str:
+    """Lines of cells as a table, every cell made printable and "" shown as ``-``.
+
+    ``widths`` are kept and widened, so that a later call lines up with an earlier one.
+    """
+    widths = [] if widths is None else widths
+    shown = [[printable(cell) or "-" for cell in line] for line in lines]
+    for line in shown:
+        widths.extend([0] * (len(line) - len(widths)))
+        for index, cell in enumerate(line):
+            widths[index] = max(widths[index], len(cell))
+    return "".join(_line(line, widths) for line in shown)
+
+
+def _line(line: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+    return GAP.join(padded).rstrip() + "\n"
+
+
+def merged(answers: Sequence[Answer]) -> Any:
+    """One guard's answer as it is; several as a list that says whose each is."""
+    if len(answers) == 1:
+        return answers[0].value
+    return {"guards": [_labelled(answer) for answer in answers]}
+
+
+def _labelled(answer: Answer) -> dict[str, Any]:
+    about = {"guard": answer.guard.name, "server": answer.guard.address.text}
+    if answer.error is not None:
+        return {**about, "error": str(answer.error)}
+    return {**about, "answer": answer.value}
+
+
+def encoded(value: Any, form: str) -> str:
+    """``value`` as ``json`` or ``yaml``, ASCII alone, so that nothing in it steers a terminal."""
+    if form == "json":
+        # DEL is the one control character that JSON leaves as it is.
+        return json.dumps(value, indent=2).replace("\x7f", "\\u007f") + "\n"
+    import yaml  # 25 ms, for this format only
+
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=False)
+    return text
+
+
+def write(text: str) -> None:
+    """To stdout at once; what its encoding lacks is shown as its code."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """One line to stderr."""
+    encoding = sys.stderr.encoding or "utf-8"
+    line = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
