@@ -1,69 +1,38 @@
 """Who may ask the admin port: checks every request passes before its handler runs.
 
 In this order, because each protects the next: a known Host (a page in an operator's browser
-cannot reach us under a name of its own, DNS rebinding), the bearer token, and for writes the same
-origin and a content type no plain form can send. Health checks pass all of it: kubelet sends
-neither token nor a Host of our choosing.
+cannot reach us under a name of its own, DNS rebinding), for writes the same origin and a content
+type no plain form can send (browsers attach client certificates by themselves), a credential, and
+the role the route needs. Health checks pass all of it: kubelet sends neither token nor a Host of
+our choosing.
+
+A bearer token counts before a client certificate, and one that is wrong is not made good by it. On
+the Unix socket neither is looked at: whoever may open it has been let in by the kernel, and a
+forgotten token in a file must not keep the host's own operator out.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hmac
 import ipaddress
-import os
+import socket
+import ssl
+import time
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
-from apiguard.admin.replies import refuse
-from apiguard.errors import StartupError
-from apiguard.kube.status import Status, forbidden, unauthorized
+from apiguard.admin.credentials import certificate_actor, role_of, socket_actor
+from apiguard.admin.files import AdminFiles
+from apiguard.admin.routes import DRY_RUN, OPEN_PATHS, Route, query_problem, route_of
+from apiguard.kube.status import Status, bad_request, forbidden, unauthorized
+from apiguard.policy.adminconfig import AdminConfig
+from apiguard.runtime.actor import Actor
 
-OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 CONTENT_TYPES: Final = ("application/json", "application/yaml")
-MAX_TOKEN_BYTES: Final = 4_096
-
-
-class TokenFile:
-    """The admin token; read again when the file changes, so it can be replaced while running.
-
-    A file that cannot be read any more leaves the last token in force: losing a mount must not
-    lock the operator out in the middle of an incident. Raises StartupError when the first read
-    fails.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._token = b""
-        try:
-            self._refresh()
-        except OSError as error:
-            raise StartupError(f"admin.tokenFile {path}: {error.strerror}") from error
-        if not self._token:
-            raise StartupError(f"admin.tokenFile {path}: holds no token")
-
-    def accepts(self, presented: bytes) -> bool:
-        """Whether ``presented`` is the token; takes equally long wherever they differ."""
-        with contextlib.suppress(OSError):  # as said above: the last token stays
-            self._refresh()
-        return hmac.compare_digest(presented, self._token)
-
-    def _refresh(self) -> None:
-        found = os.stat(self._path)
-        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
-        if seen == self._seen:
-            return
-        with open(self._path, "rb") as file:
-            token = file.read(MAX_TOKEN_BYTES).strip()
-        if token:
-            self._token = token
-            self._seen = seen
+UNKNOWN_HOST: Final = Status(421, "", "this Host is not known here; list it in admin.hosts")
 
 
 def known_hosts(address: str, extra: Iterable[str]) -> frozenset[str]:
@@ -77,29 +46,103 @@ def known_hosts(address: str, extra: Iterable[str]) -> frozenset[str]:
 
 
 class Access:
-    """Decides on a request's headers; ``middleware`` refuses with the Status it returns."""
+    """Decides on a request's headers and its connection."""
 
-    def __init__(self, token: TokenFile, hosts: frozenset[str]) -> None:
-        self._token = token
-        self._hosts = hosts
+    def __init__(self, config: AdminConfig, files: AdminFiles) -> None:
+        self._config = config
+        self._files = files
+        self._hosts = known_hosts(config.address, config.hosts)
 
-    def problem(self, request: web.Request) -> Status | None:
-        """Why this request is refused, None when it may go on."""
-        if request.path in OPEN_PATHS and request.method in ("GET", "HEAD"):
-            return None
+    def is_open(self, request: web.Request) -> bool:
+        """Whether anybody may ask this."""
+        return request.path in OPEN_PATHS and request.method in ("GET", "HEAD")
+
+    def actor(self, request: web.Request) -> Actor | Status:
+        """Who asks, or why nobody is answered."""
+        connection = _connection(request)
+        if self._config.socket is not None and connection.family == socket.AF_UNIX:
+            return _write_problem(request) or _on_socket(connection, self._config)
         if _host_name(request.headers.get("Host", "")) not in self._hosts:
-            return Status(421, "", "this Host is not known here; list it in admin.hosts")
-        scheme, _, presented = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not self._token.accepts(presented.strip().encode()):
-            return unauthorized("the admin port needs Authorization: Bearer with the admin token")
-        return _write_problem(request) if request.method in WRITES else None
+            return UNKNOWN_HOST
+        return _write_problem(request) or self._proven(request)
+
+    def _proven(self, request: web.Request) -> Actor | Status:
+        source = request.remote or ""
+        authorization = request.headers.get("Authorization")
+        if authorization is not None:
+            scheme, _, presented = authorization.partition(" ")
+            found = self._files.tokens.find(presented.strip().encode("utf-8", "surrogateescape"))
+            if scheme.lower() == "bearer" and found is not None:
+                return Actor(found.name, found.role.value, source, "token")
+            return unauthorized("this is no token of the admin port")
+        der = _certificate(request)
+        authority = self._files.tls.authority if self._files.tls else None
+        if der is not None and authority is not None:
+            actor = certificate_actor(
+                der, self._config.certificates, authority, source=source, wall=time.time()
+            )
+            return unauthorized(actor) if isinstance(actor, str) else actor
+        return unauthorized(
+            "the admin port needs Authorization: Bearer with an admin token"
+            + (", or a client certificate" if self._config.certificates else "")
+        )
+
+
+def not_allowed(request: web.Request, route: Route, actor: Actor) -> Status | None:
+    """Why ``actor`` may not do what ``route`` does, None when allowed."""
+    least = route.least(dry_run=request.query.get(DRY_RUN) == "All")
+    held = role_of(actor)
+    if least is None or held.includes(least):
+        return None
+    return forbidden(
+        f"{request.method} {route.path} needs the role {least.value};"
+        f" {actor.name} has the role {held.value}"
+    )
+
+
+def not_understood(request: web.Request, route: Route) -> Status | None:
+    """Why the query makes no sense to ``route``, None when it does."""
+    if route.path in OPEN_PATHS:
+        return None
+    problem = query_problem(route, list(request.query.keys()))
+    return bad_request(problem) if problem else None
+
+
+def route_asked(request: web.Request) -> Route | None:
+    """None for a path or method that does not exist."""
+    resource = request.match_info.route.resource
+    return None if resource is None else route_of(request.method, resource.canonical)
+
+
+def _connection(request: web.Request) -> socket.socket:
+    """Raises ConnectionResetError when the client is gone already."""
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError
+    connection: socket.socket = transport.get_extra_info("socket")
+    return connection
+
+
+def _on_socket(connection: socket.socket, config: AdminConfig) -> Actor:
+    assert config.socket is not None
+    return socket_actor(connection, config.socket)
+
+
+def _certificate(request: web.Request) -> bytes | None:
+    """The client's certificate in DER."""
+    tls = request.transport and request.transport.get_extra_info("ssl_object")
+    return tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
 
 
 def _write_problem(request: web.Request) -> Status | None:
+    if request.method not in WRITES:
+        return None
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     origin = request.headers.get("Origin")
     if site not in ("same-origin", "none") or not _same_origin(origin, request):
         return forbidden("writes from another origin are not accepted")
+    if request.method == "DELETE":  # has no body, and no plain form can send it
+        return None
     if request.content_type not in CONTENT_TYPES or "Content-Type" not in request.headers:
         accepted = " or ".join(CONTENT_TYPES)
         return Status(415, "UnsupportedMediaType", f"writes need Content-Type {accepted}")
@@ -109,7 +152,11 @@ def _write_problem(request: web.Request) -> Status | None:
 def _same_origin(origin: str | None, request: web.Request) -> bool:
     if origin is None:
         return True
-    return urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower()
+    try:
+        asking = urlsplit(origin).netloc.lower()
+    except ValueError:  # brackets that hold no address
+        return False
+    return asking == request.headers.get("Host", "").lower()
 
 
 def _host_name(host: str) -> str:
@@ -123,14 +170,3 @@ def _host_name(host: str) -> str:
         return str(ipaddress.ip_address(name))
     except ValueError:
         return name
-
-
-def middleware(access: Access) -> Middleware:
-    """Runs ``access`` before every handler, unknown paths included."""
-
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        problem = access.problem(request)
-        return await handler(request) if problem is None else refuse(problem)
-
-    return check

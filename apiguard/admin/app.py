@@ -1,51 +1,54 @@
-"""The admin HTTP server: aiohttp with every bound set, on a socket bound before workers start."""
+"""The admin HTTP server: aiohttp with every bound set, behind doors opened before workers start."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import socket
+import ssl
 import time
-from typing import Final, cast
+from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from apiguard.admin.access import Access, TokenFile, known_hosts, middleware
+from apiguard.admin.access import Access, not_allowed, not_understood, route_asked
+from apiguard.admin.answers import Answers
+from apiguard.admin.files import AdminFiles
 from apiguard.admin.handlers import Handlers
-from apiguard.admin.replies import refuse
+from apiguard.admin.listener import IDLE_SECONDS, Listener, find
+from apiguard.admin.replies import ACTOR, refuse
+from apiguard.admin.unixsocket import close_socket, open_socket
 from apiguard.kube.status import Status, entity_too_large, internal_error
 from apiguard.policy.config import AdminConfig
 from apiguard.runtime.log import Log
+from apiguard.runtime.rotation import LOOK_SECONDS
 from apiguard.runtime.sockets import open_listeners
 from apiguard.runtime.supervisor import Supervisor
 
 MAX_BODY: Final = 1 << 20
 MAX_LINE: Final = 8_190
-MAX_CONNECTIONS: Final = 256
 REQUEST_SECONDS: Final = 15.0
-IDLE_SECONDS: Final = 30.0
-"""A connection without a complete request for so long is closed, however it dribbles."""
-
-SWEEP_SECONDS: Final = 2.0
 
 
 class AdminServer:
     """``open`` binds, ``start`` serves, ``stop`` ends."""
 
     def __init__(self, config: AdminConfig, supervisor: Supervisor, log: Log) -> None:
-        """Raises StartupError when the token file cannot be used."""
-        access = Access(TokenFile(config.token_file), known_hosts(config.address, config.hosts))
+        """Raises StartupError or ConfigError when a token or TLS file cannot be used."""
         self._config = config
         self._log = log
+        self._files = AdminFiles(config)
+        self._access = Access(config, self._files)
+        self._answers = Answers()
         self._sock: socket.socket | None = None
-        self._connections: dict[asyncio.BaseProtocol, float] = {}
-        self._sweeper: asyncio.Task[None] | None = None
-        self._server: asyncio.Server | None = None
+        self._unix: socket.socket | None = None
+        self._listeners: list[Listener] = []
+        self._follower: asyncio.Task[None] | None = None
         application = web.Application(
-            middlewares=[self._guarded, middleware(access)], client_max_size=MAX_BODY
+            middlewares=[self._guarded, self._checked], client_max_size=MAX_BODY
         )
-        application.add_routes(Handlers(supervisor).routes())
+        application.add_routes(Handlers(supervisor, self._files, self._answers).routes())
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -55,8 +58,10 @@ class AdminServer:
         )
 
     def open(self) -> None:
-        """Raises StartupError when the address is taken."""
+        """Raises StartupError when the address or the socket's path is taken."""
         self._sock = open_listeners(self._config.address, 1, "admin.address")[0]
+        if self._config.socket is not None:
+            self._unix = open_socket(self._config.socket)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -67,52 +72,79 @@ class AdminServer:
     async def start(self) -> None:
         assert self._sock is not None
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, sock=self._sock)
-        self._sweeper = asyncio.create_task(self._sweep())
+        server = self._runner.server
+        assert server is not None
+        self._listeners = [Listener(self._sock, server, self._context)]
+        if self._unix is not None:
+            self._listeners.append(Listener(self._unix, server, lambda: None))
+        for listener in self._listeners:
+            listener.start()
+        self._follower = asyncio.create_task(self._follow_files())
 
     async def stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        if self._server is not None:
-            self._server.close()
+        if self._follower is not None:
+            self._follower.cancel()
+        for listener in self._listeners:
+            await listener.stop()
+        if self._sock is not None:
+            self._sock.close()
+        if self._unix is not None and self._config.socket is not None:
+            close_socket(self._unix, self._config.socket)
         await self._runner.cleanup()
 
-    def _accept(self) -> asyncio.BaseProtocol:
-        """A protocol for a new connection; above the bound one that hangs up."""
-        self._forget_closed()
-        if len(self._connections) >= MAX_CONNECTIONS:
-            return _HangUp()
-        assert self._runner.server is not None
-        protocol = self._runner.server()
-        self._connections[protocol] = time.monotonic()
-        return protocol
+    def _context(self) -> ssl.SSLContext | None:
+        return None if self._files.tls is None else self._files.tls.context
 
-    def _forget_closed(self) -> None:
-        assert self._runner.server is not None
-        alive = set(self._runner.server.connections)
-        now = time.monotonic()
-        # A protocol made a moment ago is not among the server's connections yet.
-        self._connections = {
-            p: since for p, since in self._connections.items() if p in alive or now - since < 1.0
-        }
-
-    async def _sweep(self) -> None:
+    async def _follow_files(self) -> None:
+        told: dict[str, str] = {}
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            self._forget_closed()
-            due = time.monotonic() - IDLE_SECONDS
-            for protocol, since in list(self._connections.items()):
-                if since < due:
-                    handler = cast(web.RequestHandler, protocol)
-                    handler.force_close()
-                    if handler.transport is not None:
-                        handler.transport.abort()
+            await asyncio.sleep(LOOK_SECONDS)
+            changed = await asyncio.get_running_loop().run_in_executor(None, self._files.look)
+            if changed:
+                self._log.warning("files changed", files=", ".join(changed))
+            problems = self._files.problems
+            for name, reason in problems.items():
+                if told.get(name) != reason:
+                    self._log.error(
+                        "file is broken, what it held before stays", file=name, reason=reason
+                    )
+            told = problems
+
+    @web.middleware
+    async def _checked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Runs before every handler, unknown paths included."""
+        if self._access.is_open(request):
+            return await handler(request)
+        actor = self._access.actor(request)
+        if isinstance(actor, Status):
+            return refuse(actor)
+        connection = find(self._listeners, request)
+        if connection is not None:
+            connection.trusted = True
+        request[ACTOR] = actor
+        route = route_asked(request)
+        if route is not None:
+            problem = not_allowed(request, route, actor) or not_understood(request, route)
+            if problem is not None:
+                return refuse(problem)
+        return await handler(request)
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every failure as a Status; a defect tells its id only, the log the rest."""
-        self._connections[request.protocol] = time.monotonic()
+        """Every failure as a Status, every answer counted."""
+        connection = find(self._listeners, request)
+        if connection is not None:
+            connection.since = time.monotonic()
+        response = await self._answered(request, handler)
+        if connection is not None:
+            connection.since = time.monotonic()
+        route = route_asked(request)
+        name = "other" if route is None else f"{route.method} {route.path}"
+        self._answers.count(name, response.status)
+        return response
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A defect tells its id only, the log the rest."""
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await handler(request)
@@ -122,21 +154,14 @@ class AdminServer:
             return refuse(entity_too_large(MAX_BODY))
         except web.HTTPException as error:
             return refuse(_status_of(error))
+        except ConnectionError:  # the client is gone: nobody reads this
+            return refuse(Status(408, "", "the connection was lost"))
         except Exception as error:
             incident = secrets.token_hex(6)
             self._log.error(
                 "admin request failed", incident=incident, path=request.path, error=repr(error)
             )
             return refuse(internal_error(incident))
-        finally:
-            self._connections[request.protocol] = time.monotonic()
-
-
-class _HangUp(asyncio.Protocol):
-    """Closes at once: there are enough connections."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()
 
 
 _REASONS = {404: "NotFound", 405: "MethodNotAllowed"}

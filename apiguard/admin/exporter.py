@@ -1,13 +1,18 @@
 """Totals and reports as Prometheus metrics, made when they are asked for.
 
 Counting costs nothing here: the supervisor's totals are turned into metric families per scrape.
-Label values come from the policy, the configuration or fixed lists.
+Label values come from the policy, the configuration or fixed lists, so clients cannot add series.
+Beyond three for each rule of the policy there are at most 2,000: 500 requests by decision, verb
+class and code (``Totals.MAX_SERIES``), 8 for each of at most 64 workers, 6 for each of at most 64
+servers, 150 of the admin port's own requests, and some 200 that are fixed.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -22,19 +27,27 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 import apiguard
+from apiguard.admin.answers import Answers
+from apiguard.admin.files import AdminFiles
 from apiguard.policy.config import Enforcement
-from apiguard.runtime.process import resident_bytes
-from apiguard.runtime.supervisor import Slot, State, Supervisor
+from apiguard.runtime.fleet import Slot, State
+from apiguard.runtime.proc import usage
+from apiguard.runtime.supervisor import Supervisor
 from apiguard.telemetry import names
-from apiguard.telemetry.counters import Histogram
+from apiguard.telemetry.counters import OVERRIDE, Histogram
 from apiguard.telemetry.names import Metric
+
+BREAK_GLASS: Final = "break-glass"
+"""The rule of users whom nothing refuses; see policy.overrides."""
 
 
 class Exporter(Collector):
     """Everything the guard exports, from one supervisor."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, files: AdminFiles, answers: Answers) -> None:
         self._supervisor = supervisor
+        self._files = files
+        self._answers = answers
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -46,24 +59,44 @@ class Exporter(Collector):
         yield from self._traffic()
         yield from self._workers()
         yield from self._upstream()
-        yield from self._files()
+        yield from self._processes()
+        yield from self._followed()
         yield from self._guard()
+        yield self._admin()
 
     def _traffic(self) -> Iterator[Family]:
         totals = self._supervisor.totals
+        yield self._rules()
         requests = _counter(names.REQUESTS)
-        for (rule, decision, verb, code), number in totals.requests.items():
-            requests.add_metric([rule, decision, verb, str(code)], number)
+        for series, number in totals.requests.items():
+            requests.add_metric(series, number)
         yield requests
         hits = _counter(names.BOUND_HITS)
         for bound, number in totals.bounds.items():
             hits.add_metric([bound], number)
         yield hits
         yield _histogram(names.GUARD_SECONDS, totals.guard_seconds)
+        yield _histogram(names.QUEUE_SECONDS, totals.queue_seconds)
         yield _histogram(names.UPSTREAM_SECONDS, totals.upstream_seconds)
         yield _counter(names.RECEIVED_BYTES, totals.bytes_received)
         yield _counter(names.SENT_BYTES, totals.bytes_sent)
         yield _counter(names.ACCEPTED, totals.connections)
+
+    def _rules(self) -> Family:
+        """Three series for every rule that can decide, used or not; those of a rule that left the
+        policy end with it."""
+        family = _counter(names.RULE_REQUESTS)
+        policy = self._supervisor.keeper.active.policy
+        rules = [*(rule.flow.name for rule in policy.rules), policy.default.name]
+        for rule in dict.fromkeys((*rules, OVERRIDE, BREAK_GLASS)):
+            counted = self._supervisor.totals.rules.get(rule, {})
+            refused, would = counted.get("refused", 0), counted.get("would_refuse", 0)
+            admitted = sum(counted.values()) - refused - would
+            for decision, number in zip(
+                names.RULE_DECISIONS, (admitted, refused, would), strict=True
+            ):
+                family.add_metric([rule, decision], number)
+        return family
 
     def _upstream(self) -> Iterator[Family]:
         usable, state = _gauge(names.UPSTREAM_USABLE), _gauge(names.UPSTREAM_STATE)
@@ -77,16 +110,17 @@ class Exporter(Collector):
             in_flight.add_metric([server.url], carried)
         yield from (usable, state, in_flight)
 
-    def _files(self) -> Iterator[Family]:
-        rotation = self._supervisor.rotation
+    def _followed(self) -> Iterator[Family]:
+        rotation, admin = self._supervisor.rotation, self._files
         first: dict[str, float] = {}
-        for expiry in rotation.expiries:
+        for expiry in (*rotation.expiries, *admin.expiries):
             first[expiry.name] = min(expiry.not_after, first.get(expiry.name, expiry.not_after))
         expires, broken = _gauge(names.CERTIFICATE_EXPIRY), _gauge(names.FILE_BROKEN)
         for name, not_after in first.items():
             expires.add_metric([name], not_after)
-        for name in rotation.groups:
-            broken.add_metric([name], name in rotation.problems)
+        problems = {**rotation.problems, **admin.problems}
+        for name in (*rotation.groups, *admin.settings):
+            broken.add_metric([name], name in problems)
         yield from (expires, broken)
         yield _counter(names.FILES_REJECTED, rotation.rejected)
 
@@ -98,7 +132,6 @@ class Exporter(Collector):
             (names.EXCHANGES, lambda slot: slot.mirror.traffic.exchanges),
             (names.WATCHES, lambda slot: slot.mirror.traffic.watches),
             (names.LOOP_LAG, lambda slot: slot.mirror.loop_lag),
-            (names.WORKER_MEMORY, lambda slot: slot.mirror.resident),
             (names.REPORT_AGE, lambda slot: slot.mirror.age(now) or 0.0),
         )
         for metric, value in per_worker:
@@ -114,6 +147,27 @@ class Exporter(Collector):
             restarts.add_metric([cause], number)
         yield restarts
 
+    def _processes(self) -> Iterator[Family]:
+        pids = {"supervisor": os.getpid()}
+        for slot in self._supervisor.slots:
+            if slot.worker is not None:
+                pids[f"worker-{slot.index}"] = slot.worker.pid
+        cpu, memory = _counter(names.PROCESS_CPU), _gauge(names.PROCESS_MEMORY)
+        descriptors = _gauge(names.PROCESS_DESCRIPTORS)
+        for process, pid in pids.items():
+            used = usage(pid)
+            if used is not None:
+                cpu.add_metric([process], used.cpu_seconds)
+                memory.add_metric([process], used.resident_bytes)
+                descriptors.add_metric([process], used.descriptors)
+        yield from (cpu, memory, descriptors)
+
+    def _admin(self) -> Family:
+        family = _counter(names.ADMIN_REQUESTS)
+        for answered, number in self._answers.counts.items():
+            family.add_metric(answered, number)
+        return family
+
     def _guard(self) -> Iterator[Family]:
         supervisor = self._supervisor
         keeper = supervisor.keeper
@@ -126,7 +180,6 @@ class Exporter(Collector):
         for enforcement in Enforcement:
             mode.add_metric([enforcement.value], enforcement.value == supervisor.enforcement)
         yield mode
-        yield _gauge(names.SUPERVISOR_MEMORY, resident_bytes())
         yield _gauge(names.START_TIME, supervisor.started_at)
         yield _counter(names.LOG_DROPPED, supervisor.log.dropped)
         build = _gauge(names.BUILD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -10,8 +11,11 @@ import msgspec
 from aiohttp import web
 
 from apiguard.admin import views
+from apiguard.admin.answers import Answers
 from apiguard.admin.exporter import Exporter
-from apiguard.admin.replies import plain, refuse, reply
+from apiguard.admin.files import AdminFiles
+from apiguard.admin.replies import actor_of, plain, refuse, reply
+from apiguard.admin.routes import ROUTES
 from apiguard.errors import Problem
 from apiguard.kube.status import (
     Status,
@@ -26,9 +30,6 @@ from apiguard.policy.config import Enforcement
 from apiguard.runtime.control import Question
 from apiguard.runtime.keeper import Changed, Invalid, NotStored, Stale, WouldChange
 from apiguard.runtime.supervisor import Acknowledgement, LastServer, Supervisor
-
-ACTOR: Final = "admin"
-"""Who changed something: there is one admin token, so there is one name."""
 
 GROUP: Final = "apiguard.io"
 MOST_BUCKETS: Final = 20_000
@@ -56,24 +57,14 @@ class ExplainBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 class Handlers:
     """Routes of one supervisor."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, files: AdminFiles, answers: Answers) -> None:
         self._supervisor = supervisor
-        self._exporter = Exporter(supervisor)
+        self._files = files
+        self._exporter = Exporter(supervisor, files, answers)
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.get("/livez", self.livez),
-            web.get("/readyz", self.readyz),
-            web.get("/metrics", self.metrics),
-            web.get("/v1/policy", self.get_policy),
-            web.put("/v1/policy", self.put_policy),
-            web.put("/v1/enforcement", self.put_enforcement),
-            web.get("/v1/status", self.get_status),
-            web.get("/v1/flows", self.get_flows),
-            web.get("/v1/upstreams", self.get_upstreams),
-            web.post("/v1/upstreams/{server}/drain", self.post_drain),
-            web.post("/v1/upstreams/{server}/undrain", self.post_undrain),
-            web.post("/v1/explain", self.post_explain),
+            web.route(route.method, route.path, getattr(self, route.handler)) for route in ROUTES
         ]
 
     # -- health and metrics
@@ -102,8 +93,12 @@ class Handlers:
 
     # -- state
 
+    async def get_whoami(self, request: web.Request) -> web.Response:
+        """Who the guard takes the caller for."""
+        return reply(dataclasses.asdict(actor_of(request)))
+
     async def get_status(self, request: web.Request) -> web.Response:
-        return reply(views.status(self._supervisor, time.monotonic()))
+        return reply(views.status(self._supervisor, self._files, time.monotonic()))
 
     async def get_flows(self, request: web.Request) -> web.Response:
         """``?rule=NAME`` for one rule, ``?buckets=N`` for up to N buckets per limit."""
@@ -134,7 +129,7 @@ class Handlers:
         if index is None:
             return refuse(Status(404, "NotFound", "no such upstream server"))
         server = self._supervisor.prober.servers[index]
-        change = await self._supervisor.set_drained(server, drained, ACTOR)
+        change = await self._supervisor.set_drained(server, drained, actor_of(request).name)
         if isinstance(change, LastServer):
             why = "every other server is drained"
             return refuse(conflict("upstreams", str(index), why, group=GROUP))
@@ -165,7 +160,11 @@ class Handlers:
         if text is None:
             return refuse(bad_request("the policy is not UTF-8"))
         change, acknowledged = await self._supervisor.put_policy(
-            text, "policy", generation=generation, actor=ACTOR, dry_run=bool(dry_run)
+            text,
+            "policy",
+            generation=generation,
+            actor=actor_of(request).name,
+            dry_run=bool(dry_run),
         )
         match change:
             case Changed(active):
@@ -189,7 +188,9 @@ class Handlers:
         except (msgspec.MsgspecError, ValueError, UnicodeDecodeError):
             shape = f'the body must be {{"enforcement": X}}, X one of {modes} or null'
             return refuse(bad_request(shape))
-        change, acknowledged = await self._supervisor.set_enforcement(wanted, ACTOR)
+        change, acknowledged = await self._supervisor.set_enforcement(
+            wanted, actor_of(request).name
+        )
         if isinstance(change, NotStored):
             return refuse(_not_stored(change.reason))
         return reply({**views.enforcement(self._supervisor), "workers": _workers(acknowledged)})

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final, cast
 
 import msgspec
 from aiohttp import web
 
 from apiguard.kube.status import Status
+from apiguard.runtime.actor import Actor
+
+ACTOR: Final = "actor"
+"""Under this key a request carries who asks, once that is proven."""
 
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -64,3 +69,8 @@ def refuse(status: Status, headers: Mapping[str, str] | None = None) -> web.Resp
         content_type="application/json",
         headers={**HEADERS, **extra},
     )
+
+
+def actor_of(request: web.Request) -> Actor:
+    """Who asks; only where access has been checked."""
+    return cast(Actor, request[ACTOR])

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import apiguard
+from apiguard.admin.files import AdminFiles
 from apiguard.limiter.flow import Flow, LimitSpec
 from apiguard.limiter.table import BucketView
 from apiguard.runtime.keeper import Active
@@ -51,7 +52,7 @@ def _serves(slot: Slot, now: float) -> bool:
     return slot.state is State.SERVING and age is not None and age < FRESH_SECONDS
 
 
-def status(supervisor: Supervisor, now: float) -> dict[str, Value]:
+def status(supervisor: Supervisor, files: AdminFiles, now: float) -> dict[str, Value]:
     checks = readiness(supervisor, now)
     return {
         "version": apiguard.__version__,
@@ -71,8 +72,10 @@ def status(supervisor: Supervisor, now: float) -> dict[str, Value]:
         "workers": [_worker(slot, now) for slot in supervisor.slots],
         "restarts": dict(supervisor.restarts),
         "upstream": [_server(server) for server in supervisor.prober.servers],
-        "certificates": [_certificate(expiry) for expiry in supervisor.rotation.expiries],
-        "brokenFiles": dict(supervisor.rotation.problems),
+        "certificates": [
+            _certificate(expiry) for expiry in (*supervisor.rotation.expiries, *files.expiries)
+        ],
+        "brokenFiles": {**supervisor.rotation.problems, **files.problems},
         "keySets": [
             {"usable": not fetcher.detail, "detail": fetcher.detail} for fetcher in supervisor.keys
         ],

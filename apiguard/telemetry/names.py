@@ -38,17 +38,26 @@ def _histogram(name: str, text: str, *labels: str) -> Metric:
     return Metric(f"apiguard_{name}", Kind.HISTOGRAM, text, labels)
 
 
-REQUESTS = _counter(
-    "requests",
-    "Finished requests by policy rule, decision, verb and status code (0: none was sent).",
+RULE_REQUESTS = _counter(
+    "rule_requests",
+    "Requests by policy rule: admitted, refused, or admitted although over a limit in shadow.",
     "rule",
     "decision",
-    "verb",
+)
+RULE_DECISIONS = ("admitted", "refused", "would_refuse")
+REQUESTS = _counter(
+    "requests",
+    "Finished requests by decision, class of verb and status code (0: none was sent).",
+    "decision",
+    "verb_class",
     "code",
 )
 BOUND_HITS = _counter("bound_hits", "Times a configured bound was reached.", "bound")
 GUARD_SECONDS = _histogram(
     "guard_duration_seconds", "Time the guard itself added to a request before forwarding it."
+)
+QUEUE_SECONDS = _histogram(
+    "queue_duration_seconds", "Time a request waited for a connection upstream."
 )
 UPSTREAM_SECONDS = _histogram(
     "upstream_duration_seconds", "Time from sending a request upstream to its first answer byte."
@@ -81,15 +90,41 @@ WORKERS = _gauge("workers", "Workers configured.")
 WORKERS_READY = _gauge("workers_ready", "Workers that serve and report.")
 WORKER_RESTARTS = _counter("worker_restarts", "Workers replaced, by cause.", "cause")
 LOOP_LAG = _gauge("worker_loop_lag_seconds", "Lag of a worker's event loop.", "worker")
-WORKER_MEMORY = _gauge("worker_resident_memory_bytes", "Resident memory of a worker.", "worker")
 REPORT_AGE = _gauge("worker_report_age_seconds", "Age of a worker's last report.", "worker")
-SUPERVISOR_MEMORY = _gauge("supervisor_resident_memory_bytes", "Resident memory of the supervisor.")
+PROCESS_CPU = _counter(
+    "process_cpu_seconds",
+    "CPU time of a process of the guard; a new process begins at 0.",
+    "process",
+)
+PROCESS_MEMORY = _gauge(
+    "process_resident_memory_bytes", "Resident memory of a process of the guard.", "process"
+)
+PROCESS_DESCRIPTORS = _gauge(
+    "process_open_fds", "Open file descriptors of a process of the guard.", "process"
+)
 START_TIME = _gauge("start_time_seconds", "Start of the guard, as Unix time.")
 
 GENERATION = _gauge("policy_generation", "Generation of the active policy.")
 POLICY_CHANGES = _counter("policy_changes", "Attempts to change the policy, by result.", "result")
 ENFORCEMENT = _gauge("enforcement", "1 for the mode in force, else 0.", "mode")
 BUILD = _gauge("build_info", "Always 1; the version as label.", "version")
+OVERRIDES = _gauge("overrides_active", "Overrides in force, by what they do.", "action")
+OVERRIDE_EXPIRY = _gauge(
+    "override_expiration_timestamp_seconds",
+    "When an override ends, as Unix time; the 50 that end first.",
+    "id",
+    "action",
+)
+AUDIT_WRITTEN = _counter("audit_events_written", "Events written to the audit, by kind.", "kind")
+AUDIT_DROPPED = _counter(
+    "audit_events_dropped", "Events the audit could not or would not take, by kind.", "kind"
+)
+ADMIN_REQUESTS = _counter(
+    "admin_requests",
+    "Requests answered by the admin port, by route and status code.",
+    "route",
+    "code",
+)
 LOG_DROPPED = _counter("log_lines_dropped", "Log lines lost because stderr did not take them.")
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -303,7 +303,7 @@ def test_flows_show_what_buckets_admitted_and_refused(guard: Guard) -> None:
 def test_metrics_count_requests_and_never_go_down_with_a_worker(running: Guard) -> None:
     for _ in range(3):
         running.get()
-    name = 'apiguard_requests_total{code="200",decision="forwarded",rule="default",verb="list"}'
+    name = 'apiguard_requests_total{code="200",decision="forwarded",verb_class="list"}'
 
     def value() -> float:
         text = running.admin("GET", "/metrics").text
