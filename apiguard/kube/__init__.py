@@ -6,4 +6,8 @@
 ``selectors``    label and field predicates
 ``status``       Status bodies, JSON and protobuf, built once
 ``protobuf``     the two wire types those bodies need
+``protoreader``  any message, read by field numbers
+``objects``      an object's bytes -> key, version, labels, selectable fields
+``lists``        a LIST body -> its items' exact bytes
+``framing``      watch frames of both framings, and what an object wears in which place
 """
