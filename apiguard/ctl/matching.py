@@ -74,30 +74,25 @@ def take_match(flags: dict[str, Any]) -> dict[str, Any]:
 def match_of_key(key: Mapping[str, str]) -> dict[str, Any]:
     """The match for exactly the clients a row of ``top`` counts.
 
-    ``key`` maps dimensions to values. Values were chosen by clients: one that would mean more as
-    a pattern than it says (``*``, ``re:``) is quoted, so that a client cannot make the operator
-    ban everybody. Raises ValueError for rows that stand for no client in particular.
+    ``key`` is the row's: ``userAgent`` (a family), ``user``, ``source``, ``verb`` and ``resource``.
+    Values were chosen by clients: one that would mean more as a pattern than it says (``*``,
+    ``re:``) is quoted, so that a client cannot make the operator ban everybody. Raises ValueError
+    for rows that stand for no client in particular.
     """
     match: dict[str, Any] = {}
-    for dimension, value in key.items():
-        match |= _match_of(dimension, value)
+    if "userAgent" in key:
+        match["userAgents"] = family_patterns(key["userAgent"])
+    if "user" in key:
+        if not key["user"]:
+            raise ValueError("these requests have no verified user: select by user-agent or source")
+        match["users"] = [_exactly(key["user"])]
+    if "source" in key:
+        match["sourceCIDRs"] = [key["source"]]
+    if "verb" in key:
+        match |= _match_of_request(key["verb"], key.get("resource", ""))
+    if not match:
+        raise ValueError("this row names no client")
     return match
-
-
-def _match_of(dimension: str, value: str) -> dict[str, Any]:
-    if value == "(others)":
-        raise ValueError("this row is many clients together")
-    match dimension:
-        case "userAgent":
-            return {"userAgents": family_patterns(value)}
-        case "user" if not value:
-            raise ValueError("these requests have no verified user; ban by user-agent or source")
-        case "user":
-            return {"users": [_exactly(value)]}
-        case "source":
-            return {"sourceCIDRs": [value]}
-        case _:
-            return _match_of_request(*value.partition(" ")[::2])
 
 
 def _match_of_request(verb: str, resource: str) -> dict[str, Any]:

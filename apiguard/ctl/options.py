@@ -180,6 +180,7 @@ class Session(NamedTuple):
 
     guards: tuple[Guard, ...]
     form: str = "table"
+    chosen: bool = False  # whether -o named the form
 
     @property
     def wide(self) -> bool:
@@ -215,7 +216,9 @@ def on_guards(
         def wrapper(
             *args: Any, connection: Connection, form: str | None = None, **rest: Any
         ) -> None:
-            session = Session(connection.guards(os.environ), form or "table")
+            session = Session(
+                connection.guards(os.environ), form or "table", chosen=form is not None
+            )
             function(*args, session=session, **rest)
 
         if output:

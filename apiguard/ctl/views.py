@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from apiguard.ctl.durations import rough
@@ -27,11 +28,10 @@ WINDOWS = ("10s", "1m", "10m")
 
 
 def key_text(row: Row, dimension: str) -> str:
-    """One part of a row's key; a request may come as text or as verb and resource."""
-    value = pick(row, f"key.{dimension}")
-    if value is None and dimension == "request":
+    """One part of a row's key."""
+    if dimension == "request":
         return " ".join(filter(None, (text(row, "key.verb"), text(row, "key.resource"))))
-    if value == "" and dimension == "user":
+    if dimension == "user" and not text(row, "key.user"):
         return UNVERIFIED
     return text(row, f"key.{dimension}")
 
@@ -44,10 +44,7 @@ def _first_seen(row: Row) -> str:
 def top_view(by: str, sort: str) -> View:
     """``by`` is a dimension or two with a comma; shares are of what is sorted by."""
     dimensions = by.split(",")
-    keys = tuple(
-        Column(_heading(d), lambda row, d=d: key_text(row, d))  # type: ignore[misc]  # d is bound now
-        for d in dimensions
-    )
+    keys = tuple(Column(_heading(d), functools.partial(key_text, dimension=d)) for d in dimensions)
     figures = (
         Column("REQUESTS", _count("requests")),
         Column("REQ/S", lambda row: f"{number(row, 'requestsPerSecond'):.1f}"),
