@@ -41,14 +41,22 @@ class Rule:
 
 
 class Layer:
-    """Some rules of one rank, with the tables that match them: immutable, shared by policies.
+    """Some rules of one rank, with the tables that match them and what those have answered.
 
     ``flows`` by ``bit_length`` of a mask of these rules: the top bit is the first rule. None at 0,
     which is no rule, and where a rule on impersonated users stands, whose flow is not the whole
     answer. ``impersonating`` is the mask of those.
     """
 
-    __slots__ = ("callers", "flows", "impersonating", "requests", "rules")
+    __slots__ = (
+        "caller_masks",
+        "callers",
+        "flows",
+        "impersonating",
+        "request_masks",
+        "requests",
+        "rules",
+    )
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
@@ -57,13 +65,38 @@ class Layer:
         self.impersonating = bits.where(lambda match: match.impersonated_users is not None)
         self.callers = CallerMatcher(bits)
         self.requests = RequestMatcher(bits)
+        self.caller_masks: Memo[Caller] = Memo()
+        self.request_masks: Memo[RequestInfo] = Memo()
 
     def with_flows(self, rules: Sequence[Rule]) -> Layer:
-        """These rules' matches with other flows: building the tables is what a layer costs."""
+        """These rules' matches with other flows: the tables, which are what a layer costs to
+        build, are the same objects."""
         layer = copy.copy(self)
         layer.rules = tuple(rules)
         layer.flows = _answers(rules)
         return layer
+
+    def request_mask(self, info: RequestInfo) -> int:
+        """Which rules accept what is asked for."""
+        mask = self.request_masks.young.get(info)
+        if mask is None:
+            mask = self.request_masks.recall(info)
+        if mask is None:
+            mask = self.requests.mask(info)
+            if len(info.path) <= LONGEST_REMEMBERED:
+                self.request_masks.keep(info, mask)
+        return mask
+
+    def caller_mask(self, caller: Caller) -> int:
+        """Which rules accept who asks."""
+        mask = self.caller_masks.young.get(caller)
+        if mask is None:
+            mask = self.caller_masks.recall(caller)
+        if mask is None:
+            mask = self.callers.mask(caller)
+            if len(caller.user_agent) <= LONGEST_REMEMBERED:
+                self.caller_masks.keep(caller, mask)
+        return mask
 
 
 def _answers(rules: Sequence[Rule]) -> tuple[Flow | None, ...]:
@@ -86,8 +119,9 @@ class Policy:
         "_file",
         "_flows",
         "_joint",
-        "_layers",
+        "_lower",
         "_request_masks",
+        "_upper",
         "above",
         "default",
         "digest",
@@ -96,23 +130,21 @@ class Policy:
 
     def __init__(self, rules: Sequence[Rule], default: Flow, digest: str) -> None:
         self._file: Policy | None = None  # none is this one: holding itself it would never be freed
-        self._set([Layer(rules)], default, digest)
+        self._set(None, Layer(rules), default, digest)
 
-    def _set(self, layers: Sequence[Layer], default: Flow, digest: str) -> None:
-        """``layers`` from the top; the last holds the file's rules."""
-        self.rules = layers[-1].rules
-        self.above = tuple([rule for layer in layers[:-1] for rule in layer.rules])
+    def _set(self, upper: Layer | None, lower: Layer, default: Flow, digest: str) -> None:
+        self.rules = lower.rules
+        self.above = upper.rules if upper is not None else ()
         self.default = default
         self.digest = digest
-        self._layers = tuple(layers)
-        # As in a layer, over all of them: their bits stand side by side, the top layer's highest.
-        flows: list[Flow | None] = [default]
-        for layer in reversed(layers):
-            flows.extend(layer.flows[1:])
-        self._flows = tuple(flows)
+        self._upper = upper
+        self._lower = lower
+        # As in a layer: the bits of both stand side by side, the upper layer's higher.
+        self._flows = (default, *lower.flows[1:], *(upper.flows[1:] if upper is not None else ()))
         self._joint: dict[tuple[Flow, Flow], Flow] = {}
-        self._caller_masks: Memo[Caller] = Memo()
-        self._request_masks: Memo[RequestInfo] = Memo()
+        # One layer alone has its masks remembered already.
+        self._caller_masks: Memo[Caller] = lower.caller_masks if upper is None else Memo()
+        self._request_masks: Memo[RequestInfo] = lower.request_masks if upper is None else Memo()
 
     @property
     def file(self) -> Policy:
@@ -127,12 +159,11 @@ class Policy:
         alone, since those of the file's rules are shared.
         """
         file = self.file
-        (bottom,) = file._layers
-        rules = [_with_flow(rule, reflow(rule.flow)) for rule in bottom.rules]
+        rules = [_with_flow(rule, reflow(rule.flow)) for rule in file.rules]
         policy = copy.copy(file)
         policy._file = file
-        layers = [Layer(above)] if above else []
-        policy._set([*layers, bottom.with_flows(rules)], reflow(file.default), file.digest)
+        upper = Layer(above) if above else None
+        policy._set(upper, file._lower.with_flows(rules), reflow(file.default), file.digest)
         return policy
 
     def match(self, info: RequestInfo, caller: Caller) -> Flow:
@@ -157,10 +188,8 @@ class Policy:
         first counts as ever, but with those of the layers below: an override adds to them too.
         """
         rule, others = self._first(mask)
-        place = (mask & ~others).bit_length()
-        otherwise = self._flows[place]
-        if otherwise is None:
-            otherwise = self._for_impersonation(mask & ~others)
+        mask &= ~others
+        otherwise = self._flows[mask.bit_length()] or self._for_impersonation(mask)
         joint = self._joint.get((rule.flow, otherwise))
         if joint is None:
             if len(self._joint) >= MEMO:
@@ -170,30 +199,30 @@ class Policy:
 
     def _first(self, mask: int) -> tuple[Rule, int]:
         """The first rule of ``mask``, and its layer's rules on impersonated users as a mask."""
-        top = mask.bit_length()
-        below = len(self._flows) - 1
-        for layer in self._layers:
-            below -= len(layer.rules)
-            if top > below:
-                return layer.rules[len(layer.rules) + below - top], layer.impersonating << below
-        raise AssertionError("an empty mask has no first rule")
+        place, below = mask.bit_length(), len(self.rules)
+        if place <= below:
+            return self.rules[below - place], self._lower.impersonating
+        assert self._upper is not None  # whose bits these are
+        return self.above[below - place], self._upper.impersonating << below
 
     def _request_mask(self, info: RequestInfo) -> int:
+        if self._upper is None:
+            return self._lower.request_mask(info)
         mask = self._request_masks.recall(info)
         if mask is None:
-            mask = 0
-            for layer in self._layers:
-                mask = mask << len(layer.rules) | layer.requests.mask(info)
+            mask = self._upper.requests.mask(info) << len(self.rules)
+            mask |= self._lower.request_mask(info)
             if len(info.path) <= LONGEST_REMEMBERED:
                 self._request_masks.keep(info, mask)
         return mask
 
     def _caller_mask(self, caller: Caller) -> int:
+        if self._upper is None:
+            return self._lower.caller_mask(caller)
         mask = self._caller_masks.recall(caller)
         if mask is None:
-            mask = 0
-            for layer in self._layers:
-                mask = mask << len(layer.rules) | layer.callers.mask(caller)
+            mask = self._upper.callers.mask(caller) << len(self.rules)
+            mask |= self._lower.caller_mask(caller)
             if len(caller.user_agent) <= LONGEST_REMEMBERED:
                 self._caller_masks.keep(caller, mask)
         return mask
