@@ -17,4 +17,8 @@ class Actor:
     name: str
     role: str
     source: str
-    how: Literal["token", "certificate", "unix"]
+    how: Literal["token", "certificate", "unix", "itself"]
+
+
+GUARD = Actor("apiguard", "admin", "guard", "itself")
+"""Whatever no operator did through the admin port: expiry, and a policy file that changed."""

@@ -21,9 +21,12 @@ import msgspec
 from apiguard.limiter.shares import Share
 from apiguard.limiter.table import BucketView
 from apiguard.runtime.files import File
+from apiguard.runtime.statestore import StoredOverride
+from apiguard.telemetry.activity import FOLDED_ROWS, ROWS, ActivityRow
 from apiguard.telemetry.counters import Delta
+from apiguard.telemetry.sample import ADMITTED_PER_INTERVAL, REFUSED_PER_INTERVAL, Sample
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 
 MAX_COMMAND: Final = 64 << 20
 """Bytes of one frame to a worker: a full bucket table with long keys fits ``Start``."""
@@ -35,6 +38,8 @@ BUCKETS_PER_REPORT: Final = 4_000
 """Changed buckets one report carries: a full table is mirrored within five reports."""
 
 MAX_TEXT: Final = 1_024
+MAX_ROWS: Final = ROWS + FOLDED_ROWS
+MAX_SAMPLES: Final = ADMITTED_PER_INTERVAL + REFUSED_PER_INTERVAL
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
@@ -111,6 +116,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     guard_started: float = 0.0
     buckets: tuple[BucketView, ...] = ()
     shares: tuple[Share, ...] = ()
+    overrides: tuple[StoredOverride, ...] = ()
 
 
 class ApplyPolicy(msgspec.Struct, frozen=True, tag="policy"):
@@ -127,6 +133,22 @@ class SetEnforcement(msgspec.Struct, frozen=True, tag="enforcement"):
 
     id: int
     enforcement: str
+
+
+class SetOverrides(msgspec.Struct, frozen=True, tag="overrides"):
+    """These overrides are in force, in the order they were added; answered by ``Done``."""
+
+    id: int
+    overrides: tuple[StoredOverride, ...]
+
+
+class EndStreams(msgspec.Struct, frozen=True, tag="end-streams"):
+    """End what the override with id ``override`` matches of open watches, streams and tunnels,
+    spread over ``seconds``; answered by ``Done`` when that has begun."""
+
+    id: int
+    override: str
+    seconds: float
 
 
 class SetFiles(msgspec.Struct, frozen=True, tag="files"):
@@ -199,6 +221,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
     ``loop_lag`` is by how many seconds the report came late, ``resident`` is bytes, ``cpu`` the
     process' CPU seconds so far, ``remembered`` the number of buckets in the worker's table.
+    ``activity`` is who asked for what since the last report, ``samples`` some of the requests.
     """
 
     delta: Delta
@@ -208,6 +231,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     resident: Count = 0
     cpu: float = 0.0
     remembered: Count = 0
+    activity: Annotated[tuple[ActivityRow, ...], msgspec.Meta(max_length=MAX_ROWS)] = ()
+    samples: Annotated[tuple[Sample, ...], msgspec.Meta(max_length=MAX_SAMPLES)] = ()
 
 
 class Line(msgspec.Struct, frozen=True, tag="line"):
@@ -219,7 +244,16 @@ class Line(msgspec.Struct, frozen=True, tag="line"):
 
 
 Command = (
-    Start | ApplyPolicy | SetEnforcement | SetFiles | SetUpstreams | SetShares | Explain | Drain
+    Start
+    | ApplyPolicy
+    | SetEnforcement
+    | SetOverrides
+    | EndStreams
+    | SetFiles
+    | SetUpstreams
+    | SetShares
+    | Explain
+    | Drain
 )
 Event = Ready | Failed | Done | Explained | Report | Line
 

@@ -221,10 +221,12 @@ class Downstream(asyncio.Protocol):
         if not codec.writable:
             self._tick_stall(now)
         exchange = self.session.exchange
-        if exchange is not None and exchange.overdue(now):
-            self._traffic.counters.hit(bounds.UPSTREAM_FIRST_BYTE)
-            exchange.silent()
-            return
+        if exchange is not None:
+            if exchange.overdue(now):
+                self._traffic.counters.hit(bounds.UPSTREAM_FIRST_BYTE)
+                exchange.silent()
+                return
+            exchange.credit(now)
         mark = (codec.state, codec.head_begun, codec.requests)
         if mark != self._mark:
             self._mark = mark
@@ -294,16 +296,6 @@ class Downstream(asyncio.Protocol):
 
     def drain(self) -> None:
         self.codec.drain()
-
-    @property
-    def watches(self) -> bool:
-        exchange = self.session.exchange
-        return exchange is not None and exchange.is_watch
-
-    def end_stream(self) -> bool:
-        """End a watch where that loses nothing; False to ask again later."""
-        exchange = self.session.exchange
-        return exchange is not None and exchange.end_stream()
 
     def cut(self) -> None:
         exchange = self.session.exchange

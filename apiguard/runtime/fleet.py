@@ -80,7 +80,11 @@ class Acknowledgement:
 
 
 class Slot:
-    """One place for a worker; processes come and go in it."""
+    """One place for a worker; processes come and go in it.
+
+    ``revision`` is the version of the state it was last told, ``overrides`` the ids of those it
+    has confirmed.
+    """
 
     def __init__(self, index: int, listening: socket.socket, mirror: Mirror) -> None:
         self.index = index
@@ -92,6 +96,7 @@ class Slot:
         self.revision = 0
         self.files: Files = {}
         self.digest = ""
+        self.overrides: frozenset[str] = frozenset()
         self.young_deaths = 0
         self.failure = ""
         self.stalled = False
@@ -183,6 +188,7 @@ class Fleet:
             slot.worker = None
             slot.state = State.GONE
             slot.digest = ""
+            slot.overrides = frozenset()
             slot.mirror.forget_worker()
             slot.failure = slot.failure or worker.closed_because
 

@@ -1,8 +1,7 @@
-"""The active policy and enforcement: chosen at start, changed one at a time, durable first.
+"""The active policy and enforcement: chosen at start, changed one at a time.
 
-A change is compiled whole, stored, and only then active; what cannot be stored is not accepted,
-so a restart never brings back another policy than the one that was answered for. Results are
-values, because a refused change is nothing unusual.
+A change is compiled whole, stored, and only then active; see ``state``. Results are values,
+because a refused change is nothing unusual.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
 import msgspec
 
 from apiguard.errors import ConfigError, Problem, StartupError
 from apiguard.policy.compile import compile_policy
 from apiguard.policy.policy import Policy
+from apiguard.runtime.actor import GUARD, Actor
 from apiguard.runtime.log import Log
+from apiguard.runtime.record import Action
 from apiguard.runtime.reload import (
     KeepStored,
     TakeFile,
@@ -27,27 +28,31 @@ from apiguard.runtime.reload import (
     digest,
     read_text,
 )
+from apiguard.runtime.state import Active, Changed, Generation, GuardState, NotStored
 from apiguard.runtime.statestore import Loaded, Origin, Revision, StateStore
+from apiguard.telemetry.audit import Value
+
+__all__ = [
+    "Active",
+    "Change",
+    "Changed",
+    "Invalid",
+    "NoSuchGeneration",
+    "NotStored",
+    "PolicyKeeper",
+    "Sound",
+    "Stale",
+]
+
+PUT: Final = "policy.put"
+LOAD: Final = "policy.load"
+ROLLBACK: Final = "policy.rollback"
+ENFORCEMENT: Final = "enforcement.set"
+"""Actions on record."""
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """What is in force. ``why`` says why it is this policy and not another."""
-
-    revision: Revision
-    policy: Policy
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The change is durable and active here; workers are told next."""
-
-    active: Active
-
-
-@dataclass(frozen=True, slots=True)
-class WouldChange:
+class Sound:
     """A dry run found nothing wrong."""
 
     policy: Policy
@@ -69,17 +74,17 @@ class Invalid:
 
 
 @dataclass(frozen=True, slots=True)
-class NotStored:
-    """The disk did not take it; nothing changed."""
+class NoSuchGeneration:
+    """Not among the last accepted policies; 0 when there is none before the active one."""
 
-    reason: str
+    generation: int
 
 
-Change = Changed | WouldChange | Stale | Invalid | NotStored
+Change = Changed | Sound | Stale | Invalid | NotStored
 
 
 class PolicyKeeper:
-    """Owns the state store and what is active. ``start`` comes first."""
+    """Owns what is active. ``start`` comes first."""
 
     def __init__(
         self,
@@ -88,23 +93,19 @@ class PolicyKeeper:
         log: Log,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = store
+        self.store = store
+        self.state = GuardState(store, log, wall_clock)
         self._file = policy_file
         self._log = log
-        self._wall_clock = wall_clock
-        self._changing = asyncio.Lock()
-        self._last_number = 0
-        self._last_generation = 0
-        self._active: Active | None = None
         self.first_start = False
         self.changes: dict[str, int] = {}
 
     @property
     def active(self) -> Active:
         """Raises StartupError before ``start``: nothing runs without a policy."""
-        if self._active is None:
-            raise StartupError("no policy is active")
-        return self._active
+        return self.state.active
+
+    # Starting.
 
     def start(self) -> None:
         """Chooses and compiles the policy to begin with.
@@ -112,18 +113,16 @@ class PolicyKeeper:
         Raises ConfigError when it must be the file's and that is invalid, StartupError when the
         file or the store cannot be used.
         """
-        loaded = self._store.load()
+        loaded = self.state.load()
         for name, reason in loaded.damaged:
             self._log.error("stored policy is damaged, falling back", revision=name, reason=reason)
         self.first_start = loaded.last_number == 0
-        self._last_number = loaded.last_number
-        self._last_generation = loaded.last_generation
         text = read_text(self._file, "policyFile")
         choice = choose(loaded, digest(text))
         if isinstance(choice, KeepStored):
             kept = self._compile_stored(choice)
             if kept is not None:
-                self._active = kept
+                self.state.begin(kept)
                 return
             choice = TakeFile("the stored policy no longer compiles")
         self._take_file_at_start(text, choice, loaded)
@@ -139,41 +138,89 @@ class PolicyKeeper:
 
     def _take_file_at_start(self, text: str, choice: TakeFile, loaded: Loaded) -> None:
         policy = compile_policy(text, self._file)
-        enforcement = loaded.newest.enforcement if loaded.newest else ""
         revision = self._next(
-            text, self._file, policy, self._origin("file", ""), digest(text), enforcement
+            loaded.newest, text, self._file, policy, self._origin("file"), digest(text)
         )
+        before = _named(loaded.newest) if loaded.newest else None
+        action = Action(GUARD, LOAD, self._file, before, _named(revision), choice.why)
         try:
-            self._store.save(revision)
+            self.state.install(Active(revision, policy, choice.why), action)
         except OSError as error:
             raise StartupError(f"stateDir: cannot store the policy: {error.strerror}") from error
-        self._become(Active(revision, policy, choice.why))
+
+    # Changing the policy.
 
     async def propose(
-        self, text: str, name: str, *, generation: int | None, actor: str, dry_run: bool = False
-    ) -> Change:
+        self,
+        text: str,
+        name: str,
+        *,
+        generation: int | None,
+        actor: Actor,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Changed | Sound | Stale | Invalid | NotStored:
         """A policy pushed by an operator who saw ``generation`` (None: whichever is active)."""
-        async with self._changing:
+        async with self.state.changing:
             now = self.active.revision
             if generation is not None and generation != now.generation:
-                return self._count(Stale(now.generation, generation))
+                stale = Stale(now.generation, generation)
+                self._refused(stale, Action(actor, PUT, name, reason=reason), dry_run)
+                return stale
             try:
                 policy = await compile_off_loop(text, name)
             except ConfigError as error:
-                return self._count(Invalid(tuple(error.problems)))
+                invalid = Invalid(tuple(error.problems))
+                self._refused(invalid, Action(actor, PUT, name, reason=reason), dry_run)
+                return invalid
             if dry_run:
-                return WouldChange(policy)
-            revision = self._next(
-                text, name, policy, self._origin("admin", actor), now.file_digest, now.enforcement
-            )
+                return Sound(policy)
+            origin = self._origin("admin", actor.name, reason)
+            revision = self._next(now, text, name, policy, origin, now.file_digest)
+            action = Action(actor, PUT, name, _named(now), _named(revision), reason)
             return self._count(
-                await self._store_then_activate(Active(revision, policy, "set by admin"))
+                await self.state.change(Active(revision, policy, "set by admin"), action)
             )
+
+    async def roll_back(
+        self, generation: int | None, *, actor: Actor, reason: str
+    ) -> Changed | NoSuchGeneration | Invalid | NotStored:
+        """Makes a policy of the history active again, as a new generation; None is the one before
+        the active one."""
+        async with self.state.changing:
+            now = self.active.revision
+            wanted = self._before(now.generation) if generation is None else generation
+            found = await self.state.text(wanted)
+            if found is None:
+                action = Action(actor, ROLLBACK, str(wanted), reason=reason)
+                self.state.record.note(action, "no such generation")
+                return NoSuchGeneration(wanted)
+            text, name = found
+            try:
+                policy = await compile_off_loop(text, name)
+            except ConfigError as error:  # an older version of the guard accepted it
+                invalid = Invalid(tuple(error.problems))
+                self._refused(invalid, Action(actor, ROLLBACK, str(wanted), reason=reason), False)
+                return invalid
+            origin = self._origin("rollback", actor.name, reason, wanted)
+            revision = self._next(now, text, name, policy, origin, now.file_digest)
+            action = Action(actor, ROLLBACK, str(wanted), _named(now), _named(revision), reason)
+            why = f"rollback of {now.generation} to {wanted}"
+            return self._count(await self.state.change(Active(revision, policy, why), action))
+
+    def _before(self, generation: int) -> int:
+        """The newest generation older than ``generation``, 0 for none."""
+        older = [g.generation for g in self.state.generations if g.generation < generation]
+        return max(older, default=0)
+
+    def history(self) -> list[Generation]:
+        """The last accepted policies, newest first."""
+        return self.state.generations
 
     async def reload_file(self) -> Change | None:
         """Takes the policy file if it changed; None when it did not. Raises StartupError when it
         cannot be read."""
-        async with self._changing:
+        async with self.state.changing:
             now = self.active.revision
             loop = asyncio.get_running_loop()
             text = await loop.run_in_executor(None, read_text, self._file, "policyFile")
@@ -184,63 +231,73 @@ class PolicyKeeper:
             try:
                 policy = await compile_off_loop(text, self._file)
             except ConfigError as error:
-                return self._count(Invalid(tuple(error.problems)))
-            revision = self._next(
-                text, self._file, policy, self._origin("file", ""), digest(text), now.enforcement
-            )
+                invalid = Invalid(tuple(error.problems))
+                self._refused(invalid, Action(GUARD, LOAD, self._file), False)
+                return invalid
+            revision = self._next(now, text, self._file, policy, self._origin("file"), digest(text))
+            action = Action(GUARD, LOAD, self._file, _named(now), _named(revision), choice.why)
             return self._count(
-                await self._store_then_activate(Active(revision, policy, choice.why))
+                await self.state.change(Active(revision, policy, choice.why), action)
             )
 
-    async def set_enforcement(self, enforcement: str) -> Changed | NotStored:
+    async def set_enforcement(
+        self, enforcement: str, *, actor: Actor, reason: str = ""
+    ) -> Changed | NotStored:
         """``enforcement`` in place of the configured one; "" returns to it."""
-        async with self._changing:
+        async with self.state.changing:
             now = self.active
-            revision = msgspec.structs.replace(
-                now.revision, number=self._last_number + 1, enforcement=enforcement
-            )
-            return await self._store_then_activate(Active(revision, now.policy, now.why))
+            revision = msgspec.structs.replace(now.revision, enforcement=enforcement)
+            before, after = now.revision.enforcement or None, enforcement or None
+            action = Action(actor, ENFORCEMENT, "", before, after, reason)
+            return await self.state.change(Active(revision, now.policy, now.why), action)
 
-    async def _store_then_activate(self, active: Active) -> Changed | NotStored:
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(None, self._store.save, active.revision)
-        except OSError as error:
-            self._log.error("stateDir does not take the change", reason=str(error))
-            return NotStored(error.strerror or str(error))
-        self._become(active)
-        return Changed(active)
-
-    def _become(self, active: Active) -> None:
-        self._last_number = active.revision.number
-        self._last_generation = active.revision.generation
-        self._active = active
+    # Parts.
 
     def _next(
         self,
+        now: Revision | None,
         text: str,
         name: str,
         policy: Policy,
         origin: Origin,
         file_digest: str,
-        enforcement: str,
     ) -> Revision:
+        """A new generation; what is no part of the policy goes on as it is ``now``."""
         return Revision(
-            number=self._last_number + 1,
-            generation=self._last_generation + 1,
+            number=0,
+            generation=self.state.next_generation,
             policy=text,
             policy_name=name,
             policy_digest=policy.digest,
             origin=origin,
             file_digest=file_digest,
-            enforcement=enforcement,
+            enforcement=now.enforcement if now else "",
+            overrides=now.overrides if now else (),
         )
 
-    def _origin(self, kind: Literal["file", "admin"], actor: str) -> Origin:
-        return Origin(kind, self._wall_clock(), actor)
+    def _origin(self, kind: str, actor: str = "", reason: str = "", generation: int = 0) -> Origin:
+        return Origin(kind, self.state.wall_clock(), actor, reason, generation)
 
-    def _count(self, change: Changed | Stale | Invalid | NotStored) -> Change:
+    def _refused(self, change: Stale | Invalid, action: Action, dry_run: bool) -> None:
+        """Counts an attempt that changed nothing, and notes it unless it was not meant to."""
+        self._tally(change)
+        if dry_run:
+            return
+        if isinstance(change, Stale):
+            self.state.record.note(action, f"stale: generation {change.active} is active")
+        else:
+            self.state.record.note(action, f"invalid: {change.problems[0]}")
+
+    def _count(self, change: Changed | NotStored) -> Changed | NotStored:
+        self._tally(change)
+        return change
+
+    def _tally(self, change: Changed | Stale | Invalid | NotStored) -> None:
         """Counts the attempt for ``apiguard_policy_changes_total``."""
         result = type(change).__name__.lower()
         self.changes[result] = self.changes.get(result, 0) + 1
-        return change
+
+
+def _named(revision: Revision) -> Value:
+    """What the record says of a policy: its text is in the history."""
+    return {"generation": revision.generation, "digest": revision.policy_digest}

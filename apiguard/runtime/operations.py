@@ -1,53 +1,168 @@
 """Operations: what operators change and ask, each change acknowledged by every serving worker.
 
-Durable first, active here, then told to workers; a worker that does not say within a second that
-it applied a change is named in the result.
+Durable and on record first, active here, then told to workers; a worker that does not say within
+a second that it applied a change is named in the result. A caller that goes away takes nothing
+with it: what was begun is carried through.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
 from apiguard.errors import ConfigError, StartupError
-from apiguard.policy.config import GuardConfig
-from apiguard.runtime.control import ApplyPolicy, Explain, Explained, Question, SetEnforcement
-from apiguard.runtime.fleet import ACKNOWLEDGE_SECONDS, Acknowledgement, Fleet, Slot
-from apiguard.runtime.keeper import Changed, Invalid, NotStored, PolicyKeeper, Stale, WouldChange
+from apiguard.policy.config import Enforcement, GuardConfig
+from apiguard.policy.policy import Policy
+from apiguard.policy.preview import PreviewReport, preview
+from apiguard.runtime.actor import Actor
+from apiguard.runtime.control import (
+    ApplyPolicy,
+    EndStreams,
+    Explain,
+    Explained,
+    Question,
+    SetEnforcement,
+    SetOverrides,
+)
+from apiguard.runtime.fleet import ACKNOWLEDGE_SECONDS, NO_ANSWER, Acknowledgement, Fleet, Slot
+from apiguard.runtime.keeper import PolicyKeeper, Sound
 from apiguard.runtime.log import Log
+from apiguard.runtime.memory import Memory, ShadowCount
+from apiguard.runtime.observing import Observing
+from apiguard.runtime.overriding import Asked, Live, Overrides, document_of
+from apiguard.runtime.probe import Server
+from apiguard.runtime.record import Action
+from apiguard.runtime.results import (
+    Acks,
+    Changed,
+    Drained,
+    GenerationView,
+    Invalid,
+    LastServer,
+    NoSuchGeneration,
+    NoSuchOverride,
+    NotStored,
+    OverrideAdded,
+    OverrideDeleted,
+    OverrideExtended,
+    OverrideView,
+    Stale,
+    TooMany,
+    WouldAdd,
+    WouldChange,
+)
+from apiguard.runtime.servers import Servers
+from apiguard.runtime.statestore import StoredOverride
+from apiguard.telemetry.firstseen import FirstSeen
+from apiguard.telemetry.toptalkers import Top
+
+EXPIRE_SECONDS: Final = 0.2
+"""How often ends of overrides are looked at."""
+
+DRAIN: Final = "upstream.drain"
+UNDRAIN: Final = "upstream.undrain"
+"""Actions on record."""
+
+T = TypeVar("T")
 
 
 class Operations:
-    """Acts on one guard."""
+    """Acts on one guard. ``run`` lets overrides end."""
 
-    def __init__(self, config: GuardConfig, keeper: PolicyKeeper, fleet: Fleet, log: Log) -> None:
+    def __init__(
+        self,
+        config: GuardConfig,
+        keeper: PolicyKeeper,
+        fleet: Fleet,
+        servers: Servers,
+        log: Log,
+    ) -> None:
         self._config = config
         self._keeper = keeper
         self._fleet = fleet
+        self._servers = servers
         self._log = log
+        state = keeper.state
+        self._state = state
+        self._memory = Memory(keeper.store, state.wall_clock)
+        self._overrides = Overrides(state, config.overrides, log)
+        self._overrides.start()
+        self.observing = Observing(
+            config.observability, self._memory, state.record, state.wall_clock
+        )
+        self._previewing = asyncio.Lock()
+        self._begun: set[asyncio.Task[Any]] = set()
 
     @property
     def enforcement(self) -> str:
         """The operator's override, else what the configuration says."""
         return self._keeper.active.revision.enforcement or self._config.enforcement.value
 
-    async def put_policy(
-        self, text: str, name: str, *, generation: int | None, actor: str, dry_run: bool
-    ) -> tuple[Changed | WouldChange | Stale | Invalid | NotStored, tuple[Acknowledgement, ...]]:
-        """Compiles, stores and applies a policy; see ``keeper.propose``."""
-        change = await self._keeper.propose(
-            text, name, generation=generation, actor=actor, dry_run=dry_run
-        )
-        if not isinstance(change, Changed):
-            return change, ()
-        return change, await self._policy_to_workers()
+    @property
+    def policy(self) -> Policy:
+        """The active policy under the overrides in force: what requests are judged by."""
+        return self._overrides.effective()
 
-    async def set_enforcement(
-        self, enforcement: str, actor: str
-    ) -> tuple[Changed | NotStored, tuple[Acknowledgement, ...]]:
-        """Overrides the configured enforcement on every worker; "" returns to it."""
-        change = await self._keeper.set_enforcement(enforcement)
-        if isinstance(change, NotStored):
-            return change, ()
-        self._log.warning("enforcement changed", enforcement=self.enforcement, actor=actor)
-        return change, await self._fleet.all(self._apply_enforcement)
+    async def run(self) -> None:
+        """Until cancelled."""
+        await asyncio.gather(self._expire(), self._memory.run())
+
+    async def close(self) -> None:
+        """Writes what is not written yet, once workers have gone."""
+        await self._memory.write()
+
+    # -- the policy
+
+    async def put_policy(
+        self,
+        text: str,
+        name: str,
+        *,
+        generation: int | None,
+        actor: Actor,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> tuple[Changed | WouldChange | Stale | Invalid | NotStored, Acks]:
+        """Compiles, stores and applies a policy; see ``keeper.propose``."""
+        proposal = self._keeper.propose(
+            text, name, generation=generation, actor=actor, reason=reason, dry_run=dry_run
+        )
+        change, acknowledged = await self._carry_through(self._apply(proposal))
+        if isinstance(change, Sound):
+            report = await self._preview(self._overrides.laid_over(change.policy))
+            return WouldChange(change.policy, report), ()
+        return change, acknowledged
+
+    async def rollback(
+        self, generation: int | None, *, actor: Actor, reason: str
+    ) -> tuple[Changed | NoSuchGeneration | Invalid | NotStored, Acks]:
+        """Takes a policy of the history up again; None is the one before the active one."""
+        change = self._keeper.roll_back(generation, actor=actor, reason=reason)
+        return await self._carry_through(self._apply(change))
+
+    def history(self) -> list[GenerationView]:
+        """The last accepted policies, newest first."""
+        active = self._keeper.active.revision.generation
+        return [
+            GenerationView(
+                generation=one.generation,
+                digest=one.digest,
+                name=one.name,
+                actor=one.origin.actor,
+                at=one.origin.at,
+                reason=one.origin.reason,
+                origin=str(one.origin),
+                active=one.generation == active,
+            )
+            for one in self._keeper.history()
+        ]
+
+    async def generation_text(self, generation: int) -> str | None:
+        """The text of a policy of the history."""
+        found = await self._state.text(generation)
+        return None if found is None else found[0]
 
     async def reload_policy(self) -> None:
         """Takes the policy file if it changed."""
@@ -66,6 +181,151 @@ class Operations:
         active = self._keeper.active
         self._log.info("reloaded", generation=active.revision.generation, why=active.why)
 
+    # -- enforcement and servers
+
+    async def set_enforcement(
+        self, enforcement: str, *, actor: Actor, reason: str = ""
+    ) -> tuple[Changed | NotStored, Acks]:
+        """Overrides the configured enforcement on every worker; "" returns to it."""
+        return await self._carry_through(self._set_enforcement(enforcement, actor, reason))
+
+    async def _set_enforcement(
+        self, enforcement: str, actor: Actor, reason: str
+    ) -> tuple[Changed | NotStored, Acks]:
+        change = await self._keeper.set_enforcement(enforcement, actor=actor, reason=reason)
+        if isinstance(change, NotStored):
+            return change, ()
+        self._log.warning("enforcement changed", enforcement=self.enforcement, actor=actor.name)
+        return change, await self._fleet.all(self._apply_enforcement)
+
+    async def set_drained(
+        self, server: Server, drained: bool, *, actor: Actor, reason: str = ""
+    ) -> Drained | LastServer | NotStored:
+        """Keeps new requests from a server, or lets them come again."""
+        return await self._carry_through(self._set_drained(server, drained, actor, reason))
+
+    async def _set_drained(
+        self, server: Server, drained: bool, actor: Actor, reason: str
+    ) -> Drained | LastServer | NotStored:
+        name = DRAIN if drained else UNDRAIN
+        action = Action(actor, name, server.url, server.drained, drained, reason)
+        async with self._state.changing:
+            if drained and self._servers.is_last(server):
+                self._state.record.note(action, "refused: every other server is drained")
+                return LastServer()
+            refused = await self._state.write(action)
+            if refused is not None:
+                return refused
+            return await self._servers.set_drained(server, drained, actor.name)
+
+    # -- overrides
+
+    def overrides(self) -> list[OverrideView]:
+        """Those in force, newest first."""
+        return [self._view(live) for live in reversed(self._overrides.in_force())]
+
+    def override(self, id_: str) -> OverrideView | None:
+        live = self._overrides.get(id_)
+        return None if live is None else self._view(live)
+
+    async def put_override(
+        self, body: str, actor: Actor, *, dry_run: bool = False
+    ) -> OverrideAdded | WouldAdd | Invalid | TooMany | NotStored:
+        """``body`` as ``policy.overrides.read_override`` reads it."""
+        asked = await self._overrides.ask(body, actor, note=not dry_run)
+        if isinstance(asked, Invalid | TooMany):
+            return asked
+        if dry_run:
+            policy = self._keeper.active.policy
+            candidate = self._overrides.laid_over(policy, [asked.request.override])
+            return WouldAdd(asked.does, await self._preview(candidate))
+        return await self._carry_through(self._add_override(asked, actor))
+
+    async def _add_override(
+        self, asked: Asked, actor: Actor
+    ) -> OverrideAdded | TooMany | NotStored:
+        live = await self._overrides.add(asked, actor)
+        if not isinstance(live, Live):
+            return live
+        stored = live.stored
+        self._log.warning(
+            "override added", override=stored.id, actor=actor.name, reason=stored.reason
+        )
+        acknowledged = await self._overrides_to_workers()
+        if stored.end_watches_seconds is not None:
+            # After every worker has it in force: clients that come back meet it.
+            self._fleet.tell(EndStreams(NO_ANSWER, stored.id, stored.end_watches_seconds))
+        return OverrideAdded(self._view(live), acknowledged)
+
+    async def extend_override(
+        self, id_: str, ttl_seconds: float, actor: Actor
+    ) -> OverrideExtended | NoSuchOverride | Invalid | NotStored:
+        """Lets it end so many seconds from now."""
+        live = await self._carry_through(self._overrides.extend(id_, ttl_seconds, actor))
+        return OverrideExtended(self._view(live)) if isinstance(live, Live) else live
+
+    async def delete_override(
+        self, id_: str, actor: Actor
+    ) -> OverrideDeleted | NoSuchOverride | NotStored:
+        """Takes it out of force."""
+        return await self._carry_through(self._delete_override(id_, actor))
+
+    async def _delete_override(
+        self, id_: str, actor: Actor
+    ) -> OverrideDeleted | NoSuchOverride | NotStored:
+        live = await self._overrides.delete(id_, actor)
+        if not isinstance(live, Live):
+            return live
+        self._log.warning("override deleted", override=id_, actor=actor.name)
+        return OverrideDeleted(self._view(live), await self._overrides_to_workers())
+
+    def _view(self, live: Live) -> OverrideView:
+        stored = live.stored
+        remaining = self._overrides.remaining(live)
+        ends = stored.end_watches_seconds
+        return OverrideView(
+            id=stored.id,
+            document=document_of(stored),
+            reason=stored.reason,
+            actor=stored.actor,
+            created=stored.created,
+            expires=self._state.wall_clock() + remaining,
+            remaining_seconds=remaining,
+            end_watches=ends is not None,
+            end_watches_seconds=ends or 0.0,
+            workers=tuple(
+                Acknowledgement(slot.index, _why_not(slot, stored.id))
+                for slot in self._fleet.serving
+            ),
+        )
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_SECONDS)
+            over = self._overrides.expire()
+            for live in over:
+                self._log.warning("override expired", override=live.stored.id)
+            if over:
+                await self._overrides_to_workers()
+            await self._overrides.record_expiry()
+
+    # -- previews
+
+    async def _preview(self, candidate: Policy) -> PreviewReport:
+        """Off the loop, one at a time: it takes a second of a core at worst."""
+        async with self._previewing:
+            return await asyncio.get_running_loop().run_in_executor(
+                None,
+                preview,
+                self.observing.samples(),
+                self._overrides.effective(),
+                candidate,
+                time.monotonic(),
+                Enforcement(self.enforcement),
+            )
+
+    # -- asking
+
     async def explain(self, question: Question) -> Explained | None:
         """What a serving worker would decide; None when none answers in time."""
         for slot in self._fleet.serving:
@@ -77,28 +337,71 @@ class Operations:
                     return answer
         return None
 
+    def top(self, by: str, over: str, sort: str, limit: int) -> Top:
+        """See ``TopTalkers.top``. Raises ValueError, fit for the operator."""
+        return self.observing.top(by, over, sort, limit)
+
+    @property
+    def first_seen(self) -> FirstSeen:
+        return self._memory.first_seen
+
+    def shadow(self) -> list[ShadowCount]:
+        """What rules would have refused, since they were first asked."""
+        return self._memory.shadow()
+
+    def audit(self, kind: str, since: float, limit: int) -> list[dict[str, object]]:
+        """The last lines of ``kind`` ("actions" or "requests") since Unix time ``since``, newest
+        last. Raises KeyError for another kind."""
+        return self._state.record.last(kind, since, limit)
+
+    def note_refused(
+        self, actor: Actor, action: str, target: str, result: str, reason: str = ""
+    ) -> None:
+        """An attempt that never came to an operation, such as a forbidden one."""
+        self._state.record.note(Action(actor, action, target, reason=reason), result)
+
+    @property
+    def lost_lines(self) -> int:
+        """Lines of the record that no disk took, or that were too many."""
+        return self._state.record.lost
+
+    # -- workers
+
+    def stored_overrides(self) -> tuple[StoredOverride, ...]:
+        """What a new worker is told."""
+        return self._overrides.stored()
+
     async def catch_up(self, slot: Slot) -> None:
         """Tells a worker that has just started what changed while it did."""
-        if slot.revision != self._keeper.active.revision.number:
+        if slot.revision != self._state.version:
             await self._apply_policy(slot)
             await self._apply_enforcement(slot)
+            await self._apply_overrides(slot)
 
-    async def _policy_to_workers(self) -> tuple[Acknowledgement, ...]:
+    async def _apply(self, changing: Coroutine[Any, Any, T]) -> tuple[T, Acks]:
+        """A change of policy, and workers' acknowledgements when it came about."""
+        change = await changing
+        return change, await self._policy_to_workers() if isinstance(change, Changed) else ()
+
+    async def _policy_to_workers(self) -> Acks:
         active = self._keeper.active
         revision = active.revision
         self._log.warning(
             "policy changed",
             generation=revision.generation,
             digest=revision.policy_digest,
-            origin=revision.origin.kind,
+            origin=str(revision.origin),
             actor=revision.origin.actor,
             why=active.why,
         )
         return await self._fleet.all(self._apply_policy)
 
+    async def _overrides_to_workers(self) -> Acks:
+        return await self._fleet.all(self._apply_overrides)
+
     async def _apply_policy(self, slot: Slot) -> Acknowledgement:
         revision = self._keeper.active.revision
-        slot.revision = revision.number
+        slot.revision = self._state.version
         done = await self._fleet.ask(
             slot,
             lambda number: ApplyPolicy(
@@ -110,5 +413,26 @@ class Operations:
         return done
 
     async def _apply_enforcement(self, slot: Slot) -> Acknowledgement:
-        slot.revision = self._keeper.active.revision.number
+        slot.revision = self._state.version
         return await self._fleet.ask(slot, lambda number: SetEnforcement(number, self.enforcement))
+
+    async def _apply_overrides(self, slot: Slot) -> Acknowledgement:
+        slot.revision = self._state.version
+        stored = self._overrides.stored()
+        done = await self._fleet.ask(slot, lambda number: SetOverrides(number, stored))
+        if done.problem == "":
+            slot.overrides = frozenset(one.id for one in stored)
+        return done
+
+    async def _carry_through(self, work: Coroutine[Any, Any, T]) -> T:
+        """``work``, to its end even when whoever waits for it is cancelled: a change half way
+        would be on disk and not in force."""
+        task = asyncio.create_task(work)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        return await asyncio.shield(task)
+
+
+def _why_not(slot: Slot, id_: str) -> str:
+    """Why a worker does not have an override in force, "" when it has."""
+    return "" if id_ in slot.overrides else "not confirmed"

@@ -19,20 +19,31 @@ from typing import Final
 
 from apiguard.errors import StartupError
 from apiguard.policy.config import GuardConfig
+from apiguard.runtime.actor import Actor
 from apiguard.runtime.control import PROTOCOL, Explained, Question, Report, Start
 from apiguard.runtime.drivers import ApiClient, KeyFetcher
 from apiguard.runtime.files import Files
 from apiguard.runtime.fleet import ACKNOWLEDGE_SECONDS, Acknowledgement, Fleet, Slot, State
 from apiguard.runtime.following import Following
-from apiguard.runtime.keeper import Changed, Invalid, NotStored, PolicyKeeper, Stale, WouldChange
+from apiguard.runtime.keeper import PolicyKeeper
 from apiguard.runtime.log import StreamLog
 from apiguard.runtime.mirror import Mirror
 from apiguard.runtime.operations import Operations
 from apiguard.runtime.probe import Prober, Server
 from apiguard.runtime.process import WORKER_COMMAND
 from apiguard.runtime.rebalancing import Rebalancing
+from apiguard.runtime.results import (
+    Acks,
+    Changed,
+    Drained,
+    Invalid,
+    LastServer,
+    NotStored,
+    Stale,
+    WouldChange,
+)
 from apiguard.runtime.rotation import Rotation, own_token
-from apiguard.runtime.servers import Drained, LastServer, Servers
+from apiguard.runtime.servers import Servers
 from apiguard.runtime.sockets import open_listeners, raise_descriptor_limit
 from apiguard.runtime.tasks import Tasks
 from apiguard.runtime.tls import own_context
@@ -84,7 +95,7 @@ class Supervisor:
         self._tasks = Tasks(self._fail)
         self._rebalancing = Rebalancing(
             config.workers,
-            lambda: self.keeper.active.policy,
+            lambda: self.operations.policy,
             config.bounds.process.stall_seconds,
         )
 
@@ -132,7 +143,10 @@ class Supervisor:
         self._following = Following(
             self.rotation, self._client, self.fleet, self.log, self._tasks.spawn
         )
-        self.operations = Operations(self.config, self.keeper, self.fleet, self.log)
+        self.operations = Operations(self.config, self.keeper, self.fleet, self._servers, self.log)
+        self.totals.restore(
+            {one.rule: {"would_refuse": one.count} for one in self.operations.shadow()}
+        )
         self.keys = [
             KeyFetcher(self._client, self.prober, self._following.key_sink(one.issuer))
             for one in self.config.identity.jwt
@@ -169,6 +183,7 @@ class Supervisor:
                 self.fleet.watch(),
                 self.prober.run(),
                 self._following.run(),
+                self.operations.run(),
                 *(fetcher.run() for fetcher in self.keys),
             )
         ]
@@ -188,6 +203,7 @@ class Supervisor:
             # Keepers are not cancelled but end with their workers, which they have to reap.
             await asyncio.wait(keepers, timeout=KILL_SECONDS)
             await asyncio.gather(*others, return_exceptions=True)
+            await self.operations.close()
             await self._client.close()
 
     def stop(self) -> None:
@@ -225,8 +241,10 @@ class Supervisor:
 
     def start_message(self, slot: Slot) -> Start:
         revision = self.keeper.active.revision
-        slot.revision = revision.number
+        slot.revision = self.keeper.state.version
         slot.files = self.files
+        overrides = self.operations.stored_overrides()
+        slot.overrides = frozenset(one.id for one in overrides)
         # Only the very first worker of a slot may begin with full buckets: its successor would
         # hand a second burst to everybody whose level was not mirrored yet.
         first = self.keeper.first_start and not any(self.restarts.values())
@@ -246,6 +264,7 @@ class Supervisor:
             guard_started=self._started,
             buckets=tuple(slot.mirror.buckets.values()),
             shares=self._rebalancing.held_by(slot.index),
+            overrides=overrides,
         )
 
     def on_ready(self, slot: Slot) -> None:
@@ -257,7 +276,8 @@ class Supervisor:
         self._fail(reason)
 
     def on_report(self, slot: Slot, report: Report) -> None:
-        self.totals.add(report.delta)
+        self.totals.add(report.delta, time.monotonic())
+        self.operations.observing.receive(report)
         for sample in report.delta.samples:
             self.log.info(
                 "refused",
@@ -275,19 +295,28 @@ class Supervisor:
     # What admin does; see operations.
 
     async def put_policy(
-        self, text: str, name: str, *, generation: int | None, actor: str, dry_run: bool
-    ) -> tuple[Changed | WouldChange | Stale | Invalid | NotStored, tuple[Acknowledgement, ...]]:
+        self,
+        text: str,
+        name: str,
+        *,
+        generation: int | None,
+        actor: Actor,
+        reason: str = "",
+        dry_run: bool,
+    ) -> tuple[Changed | WouldChange | Stale | Invalid | NotStored, Acks]:
         return await self.operations.put_policy(
-            text, name, generation=generation, actor=actor, dry_run=dry_run
+            text, name, generation=generation, actor=actor, reason=reason, dry_run=dry_run
         )
 
     async def set_enforcement(
-        self, enforcement: str, actor: str
-    ) -> tuple[Changed | NotStored, tuple[Acknowledgement, ...]]:
-        return await self.operations.set_enforcement(enforcement, actor)
+        self, enforcement: str, actor: Actor, reason: str = ""
+    ) -> tuple[Changed | NotStored, Acks]:
+        return await self.operations.set_enforcement(enforcement, actor=actor, reason=reason)
 
-    async def set_drained(self, server: Server, drained: bool, actor: str) -> Drained | LastServer:
-        return await self._servers.set_drained(server, drained, actor)
+    async def set_drained(
+        self, server: Server, drained: bool, actor: Actor
+    ) -> Drained | LastServer | NotStored:
+        return await self.operations.set_drained(server, drained, actor=actor)
 
     async def explain(self, question: Question) -> Explained | None:
         return await self.operations.explain(question)

@@ -8,21 +8,26 @@ tells it when policy or settings change.
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from apiguard.gateway.decision import Peer
+from apiguard.gateway.exchange import Exchange
 from apiguard.gateway.gateway import Gateway
+from apiguard.kube.identity import Caller
+from apiguard.kube.requestinfo import RequestInfo
 from apiguard.policy.config import GuardConfig
 from apiguard.policy.identityconfig import identity_names
 from apiguard.runtime.downstream import Downstream
+from apiguard.runtime.ending import CUT_SECONDS, end_spread
 from apiguard.runtime.listener import Listener
 from apiguard.runtime.upstream import UpstreamDriver
 from apiguard.telemetry import bounds
@@ -114,6 +119,7 @@ class TrafficServer:
         )
         self._tick_handle = loop.call_later(TICK_SECONDS, self._tick)
         self._empty: asyncio.Event | None = None
+        self._endings: set[asyncio.Task[None]] = set()
 
     def listen(self, sock: socket.socket) -> None:
         """Start accepting on an inherited listening socket."""
@@ -220,7 +226,8 @@ class TrafficServer:
         for downstream in tuple(self._downstreams):
             downstream.drain()
         self.flush()
-        spread = self.loop.create_task(self._end_streams(seconds * DRAIN_SPREAD))
+        watches = [exchange for exchange in self._exchanges() if exchange.is_watch]
+        spread = self.loop.create_task(self._end(watches, seconds * DRAIN_SPREAD))
         try:
             if self._places:
                 async with asyncio.timeout(seconds):
@@ -235,23 +242,36 @@ class TrafficServer:
         finally:
             spread.cancel()
 
-    async def _end_streams(self, seconds: float) -> None:
-        """Ends watches evenly over ``seconds``, each where nothing is lost."""
-        started = self.clock()
-        streams = [d for d in self._downstreams if d.watches]
-        total = len(streams)
-        while streams:
-            await asyncio.sleep(min(TICK_SECONDS, seconds / 10))
-            share = min(1.0, (self.clock() - started) / seconds) if seconds > 0 else 1.0
-            due = int(share * total) - (total - len(streams))
-            streams = [d for i, d in enumerate(streams) if i >= due or not d.end_stream()]
-            self.flush()
+    def end_matching(self, matches: Callable[[RequestInfo, Caller], bool], seconds: float) -> None:
+        """Ends the open watches, streams and tunnels of which ``matches`` is true, spread over
+        ``seconds``."""
+        exchanges = [
+            exchange
+            for exchange in self._exchanges()
+            if exchange.info.long_running and matches(exchange.info, exchange.forward.caller)
+        ]
+        ending = self.loop.create_task(self._end(exchanges, seconds, CUT_SECONDS))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    def _exchanges(self) -> list[Exchange]:
+        """What is under way, one for each connection at most."""
+        return [e for d in self._downstreams if (e := d.session.exchange) is not None]
+
+    async def _end(
+        self, exchanges: list[Exchange], seconds: float, cut_after: float = math.inf
+    ) -> None:
+        await end_spread(
+            exchanges, seconds, clock=self.clock, flush=self.flush, cut_after=cut_after
+        )
 
     def close(self) -> None:
         """Let go of everything at once."""
         for listener in self._listeners:
             listener.cut()
         self._tick_handle.cancel()
+        for ending in self._endings:
+            ending.cancel()
         for downstream in tuple(self._downstreams):
             downstream.cut()
         self.upstream.close()

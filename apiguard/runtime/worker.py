@@ -25,10 +25,13 @@ import uvloop
 
 from apiguard.errors import ApiguardError, ConfigError, StartupError
 from apiguard.gateway.gateway import Gateway
+from apiguard.gateway.observers import Observers
 from apiguard.limiter.limiter import FirstLevel, Limiter
 from apiguard.limiter.shares import Shares
 from apiguard.policy.compile import compile_policy
 from apiguard.policy.config import Enforcement, GuardConfig
+from apiguard.policy.operatorconfig import ObservabilityConfig
+from apiguard.policy.overrides import matches
 from apiguard.runtime.channel import Channel, attach
 from apiguard.runtime.control import (
     BUCKETS_PER_REPORT,
@@ -40,6 +43,7 @@ from apiguard.runtime.control import (
     Done,
     Drain,
     Endpoint,
+    EndStreams,
     Explain,
     Explained,
     Failed,
@@ -48,6 +52,7 @@ from apiguard.runtime.control import (
     Report,
     SetEnforcement,
     SetFiles,
+    SetOverrides,
     SetShares,
     SetUpstreams,
     Start,
@@ -70,6 +75,7 @@ from apiguard.runtime.files import (
     Files,
 )
 from apiguard.runtime.identities import make_authenticator, renew
+from apiguard.runtime.layering import Layering
 from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
 from apiguard.runtime.reload import compile_off_loop
@@ -77,8 +83,10 @@ from apiguard.runtime.rotation import own_token
 from apiguard.runtime.settings import parse_settings
 from apiguard.runtime.tls import own_context, serving_context, upstream_contexts
 from apiguard.runtime.traffic import TrafficServer, TrafficView
+from apiguard.telemetry.activity import Activity, ActivityRow
 from apiguard.telemetry.bounds import BUCKETS
 from apiguard.telemetry.counters import Counters
+from apiguard.telemetry.sample import Sample, Sampler
 from apiguard.upstream.health import Verdict
 from apiguard.upstream.readyz import Condition
 
@@ -138,7 +146,9 @@ class Worker:
         """Raises ConfigError, StartupError or OSError."""
         config = parse_settings(start.config, start.config_name)
         now = time.monotonic()
-        policy = compile_policy(start.policy, start.policy_name)
+        layering = Layering(config.overrides.break_glass_users)
+        file_policy = compile_policy(start.policy, start.policy_name)
+        layering.overrides, policy = layering.lay(start.overrides, file_policy)
         limiter = Limiter(
             config.bounds.process.buckets,
             started=start.guard_started,
@@ -149,6 +159,7 @@ class Worker:
         limiter.restore(start.buckets, now)
         counters = Counters()
         front_proxy = config.upstream.front_proxy
+        observers = _observers(config.observability)
         gateway = Gateway(
             policy=policy,
             limiter=limiter,
@@ -159,6 +170,7 @@ class Worker:
             config=config,
             wall=time.time,
             front_proxy=front_proxy.names() if front_proxy is not None else None,
+            observers=observers,
         )
         traffic = TrafficServer(
             loop=asyncio.get_running_loop(),
@@ -171,7 +183,14 @@ class Worker:
         _judge(traffic, start.upstreams)
         traffic.listen(self._listening)
         return Serving(
-            self._channel, self._log, config, start.files, gateway, traffic, self._listening
+            self._channel,
+            self._log,
+            config,
+            start.files,
+            gateway,
+            layering,
+            traffic,
+            self._listening,
         )
 
     def _fail(self, reason: str) -> int:
@@ -199,9 +218,11 @@ class Serving:
         config: GuardConfig,
         files: Files,
         gateway: Gateway,
+        layering: Layering,
         traffic: TrafficServer,
         listening: socket.socket,
     ) -> None:
+        self._layering = layering
         self._config = config
         self._files = files
         self._listening = listening
@@ -261,6 +282,10 @@ class Serving:
                 await self._apply_policy(command)
             case SetEnforcement():
                 self._set_enforcement(command)
+            case SetOverrides():
+                await self._set_overrides(command)
+            case EndStreams():
+                self._end_streams(command)
             case SetFiles():
                 await self._set_files(command)
             case SetUpstreams():
@@ -276,12 +301,33 @@ class Serving:
 
     async def _apply_policy(self, command: ApplyPolicy) -> None:
         try:
-            policy = await compile_off_loop(command.text, command.name)
+            file_policy = await compile_off_loop(command.text, command.name)
         except ConfigError as error:
             self._done(command.id, problem=str(error))
             return
+        policy = await self._layering.under(file_policy)
         self._gateway.apply_policy(policy, time.monotonic())
         self._done(command.id, digest=policy.digest)
+
+    async def _set_overrides(self, command: SetOverrides) -> None:
+        try:
+            policy = await self._layering.set(command.overrides, self._gateway.policy.file)
+        except (ConfigError, ValueError) as error:
+            self._done(command.id, problem=str(error))
+            return
+        self._gateway.apply_policy(policy, time.monotonic())
+        self._done(command.id)
+
+    def _end_streams(self, command: EndStreams) -> None:
+        override = self._layering.find(command.override)
+        if override is None:
+            self._done(command.id, problem="no such override")
+            return
+        users = self._layering.break_glass_users
+        self._traffic.end_matching(
+            lambda info, caller: matches(override, info, caller, users), command.seconds
+        )
+        self._done(command.id)
 
     def _set_enforcement(self, command: SetEnforcement) -> None:
         try:
@@ -337,6 +383,7 @@ class Serving:
         limiter = self._gateway.limiter
         counters = self._gateway.counters
         counters.bounds[BUCKETS] = limiter.overflowed
+        activity, samples = _take(self._gateway.observers)
         times = os.times()
         self._channel.send(
             Report(
@@ -347,8 +394,32 @@ class Serving:
                 resident=resident_bytes(),
                 cpu=times.user + times.system,
                 remembered=limiter.size,
+                activity=activity,
+                samples=samples,
             )
         )
+
+
+def _observers(config: ObservabilityConfig) -> Observers | None:
+    """None when nothing is recorded: then nothing stands in the path of requests."""
+    activity = Activity() if config.top_talkers else None
+    # The record is written from samples, so it wants them even where previews do not.
+    sampler = None
+    if config.samples or config.audit:
+        sampler = Sampler(random.Random())  # noqa: S311  chooses samples, guards nothing
+    if activity is None and sampler is None:
+        return None
+    return Observers(activity, sampler)
+
+
+def _take(observers: Observers | None) -> tuple[tuple[ActivityRow, ...], tuple[Sample, ...]]:
+    if observers is None:
+        return (), ()
+    activity, sampler = observers.activity, observers.sampler
+    return (
+        () if activity is None else activity.take(),
+        () if sampler is None else sampler.take(),
+    )
 
 
 def _judge(traffic: TrafficServer, upstreams: tuple[Upstream, ...]) -> None:

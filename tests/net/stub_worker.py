@@ -22,6 +22,8 @@ from apiguard.runtime.control import (
     Frames,
     Ready,
     Report,
+    SetEnforcement,
+    SetOverrides,
     Start,
     Traffic,
     frame,
@@ -52,8 +54,8 @@ def main() -> None:
     for command in commands:
         if isinstance(command, Drain):
             return
-        if isinstance(command, ApplyPolicy) and behaviour != "deaf":
-            _send(control, Done(command.id, f"generation {command.generation}"))
+        if isinstance(command, ApplyPolicy | SetEnforcement | SetOverrides) and behaviour != "deaf":
+            _send(control, Done(command.id))
 
 
 def _send(control: socket.socket, event: Event) -> None:

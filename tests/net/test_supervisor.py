@@ -14,6 +14,7 @@ import pytest
 
 from apiguard.errors import StartupError
 from apiguard.policy.config import AdminConfig, GuardConfig, ListenConfig, UpstreamConfig
+from apiguard.runtime.actor import Actor
 from apiguard.runtime.keeper import Changed, PolicyKeeper
 from apiguard.runtime.log import StreamLog
 from apiguard.runtime.statestore import StateStore
@@ -25,6 +26,7 @@ kind: ThrottlePolicy
 rules: []
 default: {limits: [{requestsPerSecond: 1}]}
 """
+ALICE = Actor("alice", "admin", "127.0.0.1", "token")
 STUB = Path(__file__).with_name("stub_worker.py")
 
 
@@ -98,7 +100,7 @@ async def test_a_worker_that_does_not_acknowledge_is_named_and_holds_nobody_up(
         await eventually(lambda: supervisor.slots[0].state is State.SERVING)
         begun = time.monotonic()
         change, (told,) = await supervisor.put_policy(
-            POLICY + "# 2\n", "policy", generation=1, actor="admin", dry_run=False
+            POLICY + "# 2\n", "policy", generation=1, actor=ALICE, dry_run=False
         )
         assert time.monotonic() - begun < ACKNOWLEDGE_SECONDS + 0.5
         assert isinstance(change, Changed)

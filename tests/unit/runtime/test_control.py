@@ -17,6 +17,7 @@ from apiguard.runtime.control import (
     Done,
     Drain,
     Endpoint,
+    EndStreams,
     Event,
     Explain,
     Explained,
@@ -28,6 +29,7 @@ from apiguard.runtime.control import (
     Report,
     SetEnforcement,
     SetFiles,
+    SetOverrides,
     SetShares,
     SetUpstreams,
     Start,
@@ -38,9 +40,15 @@ from apiguard.runtime.control import (
     read_event,
 )
 from apiguard.runtime.files import File
+from apiguard.runtime.statestore import StoredOverride
+from apiguard.telemetry.activity import ActivityRow
 from apiguard.telemetry.counters import Counters, RefusalSample
 
 VIEW = BucketView("rule/user", ("alice",), 1.5, 10.0, 1, 2, 3, 9.5, "alice")
+
+
+OVERRIDE = StoredOverride("a1b2c3d4", "{}", "INC-7", "alice", 1.5, 2.5, 1.0, None)
+ROW = ActivityRow("telemetry", "", "::1", "list", "pods", 1, 0, 10, 0.5, 1, 1)
 
 
 def _delta() -> Counters:
@@ -52,9 +60,13 @@ def _delta() -> Counters:
 
 
 COMMANDS: list[Command] = [
-    Start(1, 0, 2, "c", "c.yaml", "p", "p.yaml", 7, "enforce", buckets=(VIEW,)),
+    Start(
+        1, 0, 2, "c", "c.yaml", "p", "p.yaml", 7, "enforce", buckets=(VIEW,), overrides=(OVERRIDE,)
+    ),
     ApplyPolicy(1, "text", "name", 2),
     SetEnforcement(2, "shadow"),
+    SetOverrides(2, (OVERRIDE,)),
+    EndStreams(3, "a1b2c3d4", 10.0),
     SetFiles(3, {"identity.staticTokensFile": File("/tokens.csv", b"t,u,1")}),
     SetUpstreams(4, (Upstream(False, 4, "failing checks: etcd", True),)),
     SetShares(4, (Share("rule/user", ("alice",), 0.25),)),
@@ -66,7 +78,12 @@ EVENTS: list[Event] = [
     Failed("reason"),
     Done(1, "digest"),
     Explained(2, {"rule": "x", "limits": [1, "a"]}),
-    Report(_delta().take_delta(), (VIEW,), Traffic(1, 2, 3, (Endpoint("https://a", "fit"),))),
+    Report(
+        _delta().take_delta(),
+        (VIEW,),
+        Traffic(1, 2, 3, (Endpoint("https://a", "fit"),)),
+        activity=(ROW,),
+    ),
     Line("info", "message", {"a": 1, "b": None}),
 ]
 

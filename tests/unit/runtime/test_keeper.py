@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 
 from apiguard.errors import ConfigError, StartupError
+from apiguard.runtime.actor import Actor
 from apiguard.runtime.control import MAX_TEXT
 from apiguard.runtime.keeper import (
     Changed,
     Invalid,
     NotStored,
     PolicyKeeper,
+    Sound,
     Stale,
-    WouldChange,
 )
 from apiguard.runtime.log import Field, RelayLog
 from apiguard.runtime.statestore import Revision, StateStore
+
+ALICE = Actor("alice", "admin", "127.0.0.1", "token")
 
 
 def policy(rate: int) -> str:
@@ -77,9 +80,7 @@ def test_the_first_start_takes_the_file(place: Place) -> None:
 
 async def test_an_accepted_policy_survives_a_restart(place: Place) -> None:
     keeper = place.keeper()
-    assert isinstance(
-        await keeper.propose(policy(2), "policy", generation=1, actor="admin"), Changed
-    )
+    assert isinstance(await keeper.propose(policy(2), "policy", generation=1, actor=ALICE), Changed)
     again = place.keeper()
     assert not again.first_start
     assert _text(again.active.revision) == policy(2)
@@ -89,7 +90,7 @@ async def test_an_accepted_policy_survives_a_restart(place: Place) -> None:
 
 async def test_a_file_changed_since_wins_over_admin_at_start(place: Place) -> None:
     keeper = place.keeper()
-    await keeper.propose(policy(2), "policy", generation=None, actor="admin")
+    await keeper.propose(policy(2), "policy", generation=None, actor=ALICE)
     place.file.write_text(policy(3))
     again = place.keeper()
     assert _text(again.active.revision) == policy(3)
@@ -99,7 +100,7 @@ async def test_a_file_changed_since_wins_over_admin_at_start(place: Place) -> No
 
 async def test_a_file_changed_since_wins_over_admin_on_reload(place: Place) -> None:
     keeper = place.keeper()
-    await keeper.propose(policy(2), "policy", generation=None, actor="admin")
+    await keeper.propose(policy(2), "policy", generation=None, actor=ALICE)
     assert await keeper.reload_file() is None
     place.file.write_text(policy(3))
     assert isinstance(await keeper.reload_file(), Changed)
@@ -127,15 +128,15 @@ def test_a_missing_file_keeps_the_guard_from_starting(place: Place) -> None:
 
 async def test_another_generation_than_the_active_one_changes_nothing(place: Place) -> None:
     keeper = place.keeper()
-    change = await keeper.propose(policy(2), "policy", generation=7, actor="admin")
+    change = await keeper.propose(policy(2), "policy", generation=7, actor=ALICE)
     assert change == Stale(active=1, named=7)
     assert _text(keeper.active.revision) == policy(1)
 
 
 async def test_a_dry_run_changes_nothing(place: Place) -> None:
     keeper = place.keeper()
-    change = await keeper.propose(policy(2), "p", generation=1, actor="admin", dry_run=True)
-    assert isinstance(change, WouldChange)
+    change = await keeper.propose(policy(2), "p", generation=1, actor=ALICE, dry_run=True)
+    assert isinstance(change, Sound)
     assert _text(keeper.active.revision) == policy(1)
 
 
@@ -144,11 +145,11 @@ async def test_a_policy_the_disk_does_not_take_is_not_accepted(
 ) -> None:
     keeper = place.keeper()
 
-    def full(_store: StateStore, _revision: Revision) -> None:
+    def full(_store: StateStore, _revision: Revision, _record: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(StateStore, "save", full)
-    change = await keeper.propose(policy(2), "policy", generation=1, actor="admin")
+    change = await keeper.propose(policy(2), "policy", generation=1, actor=ALICE)
     assert change == NotStored("No space left on device")
     assert keeper.active.revision.generation == 1
 
@@ -157,13 +158,13 @@ async def test_a_damaged_store_falls_back_loudly_and_never_reuses_a_generation(
     place: Place,
 ) -> None:
     keeper = place.keeper()
-    await keeper.propose(policy(2), "policy", generation=1, actor="admin")
+    await keeper.propose(policy(2), "policy", generation=1, actor=ALICE)
     place.newest().write_bytes(b"{}")
     again = place.keeper()
     assert _text(again.active.revision) == policy(1)
     assert "damaged" in again.active.why
     assert any(line.startswith("error: stored policy is damaged") for line in place.logged)
-    await again.propose(policy(3), "policy", generation=1, actor="admin")
+    await again.propose(policy(3), "policy", generation=1, actor=ALICE)
     assert again.active.revision.generation == 3
 
 
@@ -178,6 +179,6 @@ def test_a_store_with_nothing_sound_left_takes_the_file(place: Place) -> None:
 
 async def test_an_enforcement_override_survives_restarts_and_policy_changes(place: Place) -> None:
     keeper = place.keeper()
-    await keeper.set_enforcement("shadow")
-    await keeper.propose(policy(2), "policy", generation=1, actor="admin")
+    await keeper.set_enforcement("shadow", actor=ALICE)
+    await keeper.propose(policy(2), "policy", generation=1, actor=ALICE)
     assert place.keeper().active.revision.enforcement == "shadow"

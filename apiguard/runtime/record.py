@@ -1,0 +1,155 @@
+"""The record of what operators did and tried: lines on disk, the last of them in memory.
+
+An action that changes the guard is written by whoever makes the change, in one step with it; see
+``statestore``. Attempts that changed nothing are written when the disk gets to it, at a bounded
+rate: somebody who may do nothing must not fill the disk by trying.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from apiguard.runtime.actor import Actor
+from apiguard.runtime.linefile import LineFile
+from apiguard.runtime.statestore import StateStore
+from apiguard.telemetry.audit import AuditEvent, RequestEvent, Value, rfc3339, to_line
+
+DONE: Final = "done"
+KEPT_LINES: Final = 2_000
+KEPT_BYTES: Final = 4 << 20
+"""Of each kind in memory."""
+
+ATTEMPTS_PER_SECOND: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What somebody did or tried; see ``telemetry.audit.AuditEvent`` for the fields."""
+
+    actor: Actor
+    name: str
+    target: str = ""
+    before: Value = None
+    after: Value = None
+    reason: str = ""
+
+
+class Ring:
+    """The last lines of one kind, bounded in number and bytes."""
+
+    def __init__(self, lines: int = KEPT_LINES, total: int = KEPT_BYTES) -> None:
+        self._most_lines = lines
+        self._most_bytes = total
+        self._lines: deque[bytes] = deque()
+        self._bytes = 0
+
+    def add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._bytes += len(line)
+        while len(self._lines) > self._most_lines or self._bytes > self._most_bytes:
+            self._bytes -= len(self._lines.popleft())
+
+    def last(self) -> list[bytes]:
+        """Newest first."""
+        return list(reversed(self._lines))
+
+
+class Record:
+    """Reads both files back when it is made; ``lost`` counts lines no disk took.
+
+    ``wall_clock`` tells Unix seconds.
+    """
+
+    def __init__(self, store: StateStore, wall_clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._wall_clock = wall_clock
+        self._rings = {
+            "actions": _read_back(store.actions),
+            "requests": _read_back(store.requests),
+        }
+        self._second = 0.0
+        self._attempts = 0
+        self.lost = 0
+
+    def event(self, action: Action, result: str = DONE) -> AuditEvent:
+        """``action`` as of now, under an id of its own."""
+        actor = action.actor
+        return AuditEvent(
+            id=secrets.token_hex(8),
+            at=self._wall_clock(),
+            actor=actor.name,
+            role=actor.role,
+            how=actor.how,
+            source=actor.source,
+            action=action.name,
+            target=action.target,
+            before=action.before,
+            after=action.after,
+            reason=action.reason,
+            result=result,
+        )
+
+    def remember(self, kind: str, line: bytes) -> None:
+        """``line`` is on disk, or on its way: readers see it from now on."""
+        self._rings[kind].add(line)
+
+    def note(self, action: Action, result: str) -> None:
+        """An attempt that changed nothing."""
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self._second, self._attempts = now, 0
+        self._attempts += 1
+        if self._attempts > ATTEMPTS_PER_SECOND:
+            self.lost += 1
+            return
+        self.write_later("actions", line_of(self.event(action, result)))
+
+    def write_later(self, kind: str, lines: bytes) -> None:
+        """Lines that may be lost: what the disk does not take is counted and forgotten."""
+        for line in lines.splitlines(keepends=True):
+            self.remember(kind, line)
+        file = self._store.actions if kind == "actions" else self._store.requests
+        if not self._store.disk.later(self._append, file, lines):
+            self.lost += 1
+
+    def _append(self, file: LineFile, lines: bytes) -> None:
+        try:
+            file.append(lines, durable=False)
+        except OSError:
+            self.lost += 1
+
+    def last(self, kind: str, since: float, limit: int) -> list[dict[str, object]]:
+        """At most ``limit`` lines of ``kind`` ("actions" or "requests") from Unix time ``since``
+        on, the newest last. Raises KeyError for another kind."""
+        found: list[dict[str, object]] = []
+        begin = rfc3339(since)  # of fixed width, so that texts compare as times do
+        for line in self._rings[kind].last():
+            if len(found) >= limit:
+                break
+            try:
+                fields = msgspec.json.decode(line, type=dict[str, object])
+            except msgspec.MsgspecError:
+                continue  # edited by hand
+            if str(fields.get("at", "")) >= begin:
+                found.append(fields)
+        found.reverse()
+        return found
+
+
+def line_of(event: AuditEvent | RequestEvent) -> bytes:
+    """As it is written."""
+    return to_line(event).encode("ascii")
+
+
+def _read_back(file: LineFile) -> Ring:
+    ring = Ring()
+    for line in file.read_back(KEPT_LINES, KEPT_BYTES):
+        ring.add(line)
+    return ring
