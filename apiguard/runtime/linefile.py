@@ -166,7 +166,7 @@ def _last_lines(path: Path, most_bytes: int) -> list[bytes]:
             size = os.fstat(file.fileno()).st_size
             begin = max(0, size - most_bytes)
             file.seek(begin)
-            lines = file.read(most_bytes).splitlines(keepends=True)
+            lines = file.read(size - begin).splitlines(keepends=True)
     except OSError:
         return []
     if begin and lines:
