@@ -28,7 +28,7 @@ from apiguard.kube.status import (
 )
 from apiguard.policy.config import Enforcement
 from apiguard.runtime.control import Question
-from apiguard.runtime.keeper import Changed, Invalid, NotStored, Stale, WouldChange
+from apiguard.runtime.results import Changed, Invalid, NotStored, Stale, WouldChange
 from apiguard.runtime.supervisor import Acknowledgement, LastServer, Supervisor
 
 GROUP: Final = "apiguard.io"
@@ -129,10 +129,12 @@ class Handlers:
         if index is None:
             return refuse(Status(404, "NotFound", "no such upstream server"))
         server = self._supervisor.prober.servers[index]
-        change = await self._supervisor.set_drained(server, drained, actor_of(request).name)
+        change = await self._supervisor.set_drained(server, drained, actor_of(request))
         if isinstance(change, LastServer):
             why = "every other server is drained"
             return refuse(conflict("upstreams", str(index), why, group=GROUP))
+        if isinstance(change, NotStored):
+            return refuse(_not_stored(change.reason))
         described = views.upstream(self._supervisor, index, time.monotonic())
         return reply({**described, "applied": _workers(change.acknowledged)})
 
@@ -163,7 +165,7 @@ class Handlers:
             text,
             "policy",
             generation=generation,
-            actor=actor_of(request).name,
+            actor=actor_of(request),
             dry_run=bool(dry_run),
         )
         match change:
@@ -189,7 +191,7 @@ class Handlers:
             shape = f'the body must be {{"enforcement": X}}, X one of {modes} or null'
             return refuse(bad_request(shape))
         change, acknowledged = await self._supervisor.set_enforcement(
-            wanted, actor_of(request).name
+            wanted, actor_of(request)
         )
         if isinstance(change, NotStored):
             return refuse(_not_stored(change.reason))
