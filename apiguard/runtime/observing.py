@@ -15,10 +15,10 @@ from apiguard.policy.operatorconfig import ObservabilityConfig
 from apiguard.runtime.control import Report
 from apiguard.runtime.memory import Memory
 from apiguard.runtime.record import Record, line_of
-from apiguard.runtime.samplering import SampleRing
 from apiguard.telemetry.audit import RequestEvent
 from apiguard.telemetry.counters import OVERRIDE_PREFIX
 from apiguard.telemetry.sample import Sample
+from apiguard.telemetry.samplering import SampleRing
 from apiguard.telemetry.toptalkers import Top, TopTalkers
 
 LINES_PER_SECOND: Final = 5
@@ -80,6 +80,7 @@ class Observing:
         """Raises ValueError, fit for the operator, for names there are not."""
         return self._talkers.top(by, over, sort, limit, self._clock())
 
-    def samples(self) -> list[Sample]:
-        """What previews replay."""
-        return self._samples.samples(self._clock())
+    def samples(self) -> tuple[Sample, ...]:
+        """What previews replay. Takes 50 ms of the loop at worst: off it, reports would come in
+        between."""
+        return self._samples.recent(self._clock()).samples
