@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_PATTERN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+_PATTERN = r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?"
 _UNITS = (86_400, 3_600, 60, 1)
 
 
@@ -13,7 +13,7 @@ def parse_duration(text: str) -> int:
 
     Raises ValueError with what to write instead.
     """
-    match = _PATTERN.fullmatch(text)
+    match = re.fullmatch(_PATTERN, text, re.ASCII)
     if match is None or not text:
         hint = f"; did you mean {text}m or {text}s?" if text.isascii() and text.isdigit() else ""
         raise ValueError(f"{text[:64]!r} is no duration{hint or ', write 30m, 1h30m, 45s or 2d'}")

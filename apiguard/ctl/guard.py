@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from apiguard.ctl.address import Address
 from apiguard.ctl.errors import CtlError, RefusedError, UnreachableError
-from apiguard.ctl.wire import Reply, Tls, exchange
+from apiguard.ctl.wire import Reply, Tls, escaped, exchange
 
 MOST_TOKEN_BYTES = 4_096
 
@@ -61,8 +60,8 @@ class Guard(NamedTuple):
         token = self._token()
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        pairs = [f"{quote(k)}={quote(v, safe='')}" for k, v in (query or {}).items() if v]
-        target = quote(path) + ("?" + "&".join(pairs) if pairs else "")
+        pairs = [f"{k}={escaped(v, ',')}" for k, v in (query or {}).items() if v]
+        target = escaped(path, "/:") + ("?" + "&".join(pairs) if pairs else "")
         try:
             reply = exchange(self.address, self.tls, method, target, headers, body, self.seconds)
         except UnreachableError as error:

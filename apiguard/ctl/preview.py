@@ -2,78 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from apiguard.ctl.durations import rough
-from apiguard.ctl.output import align
+from apiguard.ctl.output import Row, align
 from apiguard.ctl.reading import count, items, number, pick, seconds, share, size, text
-
-Amounts = Mapping[str, Any]
+from apiguard.ctl.views import UNVERIFIED
 
 EFFECTS = (
     ("newlyRefused", "would be refused"),
     ("newlyAdmitted", "would be admitted"),
     ("exempted", "would be exempt"),
+    ("wouldRefuse", "would be counted, not refused"),
 )
 
 
 def describe(answer: Any) -> str:
     """The answer to a dry run as lines of text, printable."""
     report = pick(answer, "preview", {})
-    lines = [_basis(report)]
-    lines += [_effect(report, key, words) for key, words in EFFECTS]
-    said = align([[line] for line in lines if line])
-    for key, first in (("clients", "CLIENT"), ("rules", "RULE")):
-        rows = items(report, key)
-        if rows:
-            said += "\n" + _table(first, rows)
-    return said
+    if not number(report, "sampledRequests"):
+        return "Nothing is recorded yet: no request says what this would do.\n"
+    lines = [_basis(report), *_effects(pick(report, "totals", {}))]
+    said = align([[line] for line in lines])
+    for key, heading in (("clients", "CLIENT"), ("rules", "RULE")):
+        changed = [row for row in items(report, key) if _changed(row)]
+        if changed:
+            said += "\n" + _table(heading, changed)
+            said += _left_out(number(report, f"{key}LeftOut"), key)
+    notes = [text({"note": note}, "note") for note in pick(report, "caveats", [])]
+    return said + ("\n" + align([[f"note: {note}"] for note in notes]) if notes else "")
 
 
 def _basis(report: Any) -> str:
     """What the figures rest on."""
-    sampled = int(number(report, "sampledRequests"))
-    if not sampled:
-        return "nothing sampled yet: no recorded request says what this would do"
-    return (
-        f"the last {rough(number(report, 'seconds'))}: {count(report, 'representedRequests')}"
-        f" requests, judged by {sampled} sampled ones"
-        + (f" ({text(report, 'how')})" if text(report, "how") else "")
+    ago = number(report, "secondsAgo")
+    basis = (
+        f"in the last {rough(number(report, 'seconds'))}"
+        f"{f' (up to {rough(ago)} ago)' if ago >= 10 else ''}:"
+        f" {count(report, 'representedRequests')} requests, judged by"
+        f" {count(report, 'sampledRequests')} samples"
     )
+    method = text(report, "method")
+    return f"{basis} ({method})." if method else f"{basis}."
 
 
-def _effect(report: Any, key: str, words: str) -> str:
-    amounts = pick(report, key, {})
-    requests = number(amounts, "requests")
-    if not requests and key != "newlyRefused":
-        return ""
-    represented = number(report, "representedRequests")
-    part = share({"part": requests / represented}, "part") if represented else "0%"
-    return (
-        f"{words}: {requests:.0f} requests ({part}), {size(amounts, 'bytes')} bytes,"
-        f" {seconds(amounts, 'upstreamSeconds')} of upstream time"
-    )
-
-
-def _table(first: str, rows: list[Mapping[str, Any]]) -> str:
-    header = [first, "REFUSED", "ADMITTED", "EXEMPT", "BYTES", "UPSTREAM"]
-    return align([header, *(_row(row) for row in rows)])
-
-
-def _row(row: Amounts) -> list[str]:
-    amounts = [pick(row, key, {}) for key, _ in EFFECTS]
-    hit = amounts[0] if number(amounts[0], "requests") else amounts[1]
+def _effects(totals: Any) -> list[str]:
+    """Requests refused are always stated, the other effects where there are any."""
     return [
-        _client(row),
-        *(count(amount, "requests") for amount in amounts),
-        size(hit, "bytes"),
-        seconds(hit, "upstreamSeconds"),
+        _effect(totals, key, words)
+        for key, words in EFFECTS
+        if key == "newlyRefused" or number(totals, f"{key}.requests")
     ]
 
 
-def _client(row: Amounts) -> str:
+def _effect(totals: Any, key: str, words: str) -> str:
+    requests, all_requests = number(totals, f"{key}.requests"), number(totals, "total.requests")
+    part = share({"part": requests / all_requests}, "part") if all_requests else "0%"
+    return (
+        f"{words}: {requests:.0f} requests ({part}), {size(totals, f'{key}.bytes')} bytes,"
+        f" {seconds(totals, f'{key}.upstreamSeconds')} of upstream time"
+    )
+
+
+def _changed(row: Row) -> bool:
+    return any(number(row, f"effects.{key}.requests") for key, _ in EFFECTS)
+
+
+def _table(heading: str, rows: list[Row]) -> str:
+    header = [heading, "OF", "REFUSED", "ADMITTED", "EXEMPT", "BYTES", "UPSTREAM"]
+    return align([header, *(_row(row) for row in rows)])
+
+
+def _row(row: Row) -> list[str]:
+    hit = next((k for k, _ in EFFECTS if number(row, f"effects.{k}.requests")), "newlyRefused")
+    return [
+        _name(row),
+        count(row, "effects.total.requests"),
+        *(count(row, f"effects.{key}.requests") for key, _ in EFFECTS[:3]),
+        size(row, f"effects.{hit}.bytes"),
+        seconds(row, f"effects.{hit}.upstreamSeconds"),
+    ]
+
+
+def _name(row: Row) -> str:
     if "rule" in row:
         return text(row, "rule")
-    family = text(row, "family") or text(row, "userAgent") or "(no user-agent)"
-    return f"{family} as {text(row, 'user') or '(unverified)'}"
+    family = text(row, "userAgentFamily") or "(no user-agent)"
+    return f"{family} as {text(row, 'user') or UNVERIFIED}"
+
+
+def _left_out(number_left: float, what: str) -> str:
+    return f"and {number_left:.0f} more {what}\n" if number_left else ""

@@ -315,15 +315,15 @@ ENFORCEMENT = View(
 )
 
 HISTORY = View(
-    lambda answer: items(answer, "generations") or items(answer, "history"),
+    lambda answer: items(answer, "generations"),
     (
         Column("GENERATION", _of("generation")),
-        Column("AGE", lambda row: age(row, "when")),
-        Column("BY", _of("who")),
-        Column("ORIGIN", _of("origin")),
         Column("ACTIVE", _of("active")),
-        Column("WHY", _of("why")),
-        Column("WHEN", _of("when"), wide=True),
+        Column("AGE", lambda row: age(row, "at")),
+        Column("BY", _of("actor")),
+        Column("ORIGIN", _of("origin")),
+        Column("REASON", _of("reason")),
+        Column("AT", _of("at"), wide=True),
         Column("DIGEST", _of("digest"), wide=True),
     ),
     lambda row: text(row, "generation"),

@@ -42,7 +42,12 @@ def get_contexts() -> None:
     """List contexts and their guards; * marks the current one."""
     contexts = load_contexts(config_path(os.environ))
     lines = [
-        ["*" if context.name == contexts.current else " ", context.name, g.name, g.server]
+        [
+            "*" if context.name == contexts.current else " ",
+            context.name,
+            g.name or g.server,
+            g.server,
+        ]
         for context in contexts.contexts
         for g in context.guards
     ]

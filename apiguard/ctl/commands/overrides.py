@@ -332,7 +332,11 @@ def delete(session: Session, ids: tuple[str, ...], everything: bool, with_reason
             guard.send("DELETE", f"/v1/overrides/{id_}", {})
         return doomed
 
-    act(session, ask, lambda doomed: f"{len(doomed)} overrides deleted {' '.join(doomed)}".strip())
+    act(session, ask, _deleted)
+
+
+def _deleted(ids: list[str]) -> str:
+    return f"{' '.join(f'override/{id_}' for id_ in ids) or 'nothing'} deleted"
 
 
 def _everywhere(

@@ -125,36 +125,34 @@ def upstreams(context: click.Context, session: Session, watching: bool, interval
 
 
 @upstreams.command(epilog=EXIT_CODES)
-@click.argument("server")
+@click.argument("name", metavar="SERVER")
 @click.option("--reason", default="", metavar="TEXT", help="For the audit.")
 @on_guards()
-def drain(session: Session, server: str, reason: str) -> None:
+def drain(session: Session, name: str, reason: str) -> None:
     """Send SERVER, an index or HOST:PORT, no new request; what it carries ends by itself."""
-    _set_drained(session, server, "drain", reason)
+    _set_drained(session, name, "drain", reason)
 
 
 @upstreams.command(epilog=EXIT_CODES)
-@click.argument("server")
+@click.argument("name", metavar="SERVER")
 @click.option("--reason", default="", metavar="TEXT", help="For the audit.")
 @on_guards()
-def undrain(session: Session, server: str, reason: str) -> None:
+def undrain(session: Session, name: str, reason: str) -> None:
     """Send SERVER requests again."""
-    _set_drained(session, server, "undrain", reason)
+    _set_drained(session, name, "undrain", reason)
 
 
-def _set_drained(session: Session, server: str, verb: str, reason: str) -> None:
+def _set_drained(session: Session, name: str, verb: str, reason: str) -> None:
     def ask(guard: Guard) -> Any:
         try:
-            return guard.send(
-                "POST", f"/v1/upstreams/{server}/{verb}", {"reason": reason}, {"reason": reason}
-            )
+            return guard.send("POST", f"/v1/upstreams/{name}/{verb}", {"reason": reason})
         except RefusedError as error:
             if error.code != 404:
                 raise
             rows = items(guard.get("/v1/upstreams"), "upstreams")
             known = [text(row, "server").partition("://")[2] for row in rows]
             raise RefusedError(
-                404, f"there is no upstream {server!r}{did_you_mean(server, known)}"
+                404, f"there is no upstream {name!r}{did_you_mean(name, known)}"
                 f"; there are {', '.join(known)}",
             ) from None  # fmt: skip
 
