@@ -5,6 +5,8 @@
 ``keys``     which bucket of a limit a request belongs to
 ``table``    all living buckets: bounded, evicting only what is full again
 ``limiter``  Limiter.acquire -> Permit | Shed, over all limits of a flow at once
+``staging``  on which keys a rule refuses that is rolled out to some percent of them
+``replay``   charging with samples that stand for many requests, in virtual time
 ``shares``   this worker's part of each budget, and how the parts move between workers
 
 Specs belong to the policy and are replaced with it; levels belong to the Limiter and outlast it.

@@ -9,6 +9,10 @@
 ``sources``    the same for networks
 ``matcher``    the fields of all rules together: request and caller -> mask of rules
 ``policy``     Policy.match(RequestInfo, Caller) -> Flow, first match wins
+``judging``    which of a flow's limits refuse and which only count, by its mode and the guard's
+``overrides``  rules an operator lays over a policy by hand; what the body of such a request says
+``preview``    recorded samples under another policy: what would change, and for whom
+``effects``    the figures of such a change
 ``compile``    text -> Policy, and what is suspicious about it
 ``cover``      whether one rule matches everything another does
 

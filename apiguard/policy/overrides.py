@@ -133,7 +133,9 @@ def read_override(
     ttl = section.number("ttlSeconds", least=1.0, most=maximum_seconds, default=default_seconds)
     end = section.boolean("endWatches") or False
     if end and override.action in (Action.SCALE, Action.EXEMPT):
-        section.complain("endWatches", f"a {override.action.value} override ends no watches")
+        section.complain(
+            "endWatches", f"does not go with {override.action.value}, which ends nothing"
+        )
     spread = section.number(
         "endWatchesSeconds", least=0.0, most=_MOST_END_SECONDS, default=DEFAULT_END_SECONDS
     )
@@ -173,19 +175,27 @@ def _unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _override(section: Section, id_: str) -> Override:
     if not _ID.fullmatch(id_):
         raise ValueError(f"{id_!r} is no id of an override")
-    if "action" not in section:
-        section.complain("action", f"is required: {', '.join(a.value for a in Action)}")
-    action = section.choice("action", Action, Action.BAN)
+    action, known = _action(section)
     scales = action is Action.SCALE
     body = section.section("match", required=not scales)
     match = read_match(body) if body is not None else None
     limits = read_limits(section)
     rule = section.optional_text("rule")
     factor = section.number("factor", least=0.0, most=_MOST_FACTOR, default=None if scales else 1.0)
-    _check_fields(section, action)
+    if known:
+        _check_fields(section, action)
     if match is not None:
         _check_match(section, action, match)
     return Override(id_, action, match, limits, rule, factor)
+
+
+def _action(section: Section) -> tuple[Action, bool]:
+    """The action, and whether the body says it: of another one no field can be judged."""
+    if "action" not in section:
+        section.complain("action", f"is required: {', '.join(a.value for a in Action)}")
+    before = len(section.findings.problems)
+    action = section.choice("action", Action, Action.BAN)
+    return action, "action" in section and len(section.findings.problems) == before
 
 
 _OWN_FIELDS = {

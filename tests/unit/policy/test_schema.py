@@ -96,6 +96,12 @@ rulez: []
         ("- {name: a, match: {users: ['re:(a{1000}){1000}']}, exempt: true}", "is no RE2 pattern"),
         ("- {name: a, match: {users: ['re:a)(b']}, exempt: true}", "is no RE2 pattern"),
         ("- {name: a, match: {verbs: [connect]}, exempt: true}", "is an HTTP method"),
+        ("- {name: a, match: {}, mode: partial, limits: []}", "must be one of enforce, shadow"),
+        ("- {name: a, match: {}, mode: always, limits: []}", "must be one of enforce, shadow"),
+        ("- {name: a, match: {}, percent: 0, limits: []}", "must be from 1 to 100, not 0"),
+        ("- {name: a, match: {}, percent: 12.5, limits: []}", "must be a whole number"),
+        ("- {name: a, match: {}, percent: 5, exempt: true}", "so it has no percent"),
+        ("- {name: a, match: {}, percent: 5, mode: shadow}", "refuses on no key; drop one"),
     ],
 )
 def test_one_wrong_field_is_one_clear_line(rule: str, expected: str) -> None:
@@ -148,6 +154,25 @@ def test_mode_and_default_reach_the_flow() -> None:
     assert compiled.rules[0].flow.mode is Mode.SHADOW
     assert compiled.default.name == "default"
     assert compiled.default.mode is Mode.ENFORCE
+
+
+@pytest.mark.parametrize(
+    ("written", "mode", "percent"),
+    [
+        ("percent: 30", Mode.PARTIAL, 30),
+        ("percent: 30, mode: enforce", Mode.PARTIAL, 30),
+        ("percent: 100", Mode.ENFORCE, 100),
+    ],
+)
+def test_a_percentage_reaches_the_flow(written: str, mode: Mode, percent: int) -> None:
+    limits = "limits: [{requestsPerSecond: 1}]"
+    compiled = compile_policy(
+        policy_text(f"- {{name: a, match: {{}}, {written}, {limits}}}").replace(
+            "default: {", f"default: {{{written}, "
+        )
+    )
+    for flow in compiled.flows():
+        assert (flow.mode, flow.percent) == (mode, percent)
 
 
 def test_the_digest_is_that_of_the_text() -> None:
