@@ -51,11 +51,14 @@ class Source:
 
     A path element that ends in ``[]`` is a list of which the first element counts.
     ``absent`` is the text of a missing value: "" for strings, "false" and "0" else.
+    ``shared``: many objects have the same value, so that one string can serve them all; for
+    others the table of interned strings would cost more than the string.
     """
 
     path: str
     numbers: tuple[int, ...] = ()
     absent: str = ""
+    shared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +99,19 @@ class FieldTable:
 # --- the table --------------------------------------------------------------------------------
 
 
-def _field(label: str, *numbers: int, path: str = "", absent: str = "") -> SelectableField:
-    return SelectableField(label, (Source(path or label, numbers, absent),))
+def _field(
+    label: str, *numbers: int, path: str = "", absent: str = "", shared: bool = True
+) -> SelectableField:
+    return SelectableField(label, (Source(path or label, numbers, absent, shared),))
 
 
 def _regarding(label: str, number: int) -> tuple[SelectableField, ...]:
     names = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
-    return tuple(_field(f"{label}.{name}", number, at) for at, name in enumerate(names, 1))
+    own = ("name", "uid", "resourceVersion")
+    return tuple(
+        _field(f"{label}.{name}", number, at, shared=name not in own)
+        for at, name in enumerate(names, 1)
+    )
 
 
 _PODS = FieldTable(
@@ -115,7 +124,10 @@ _PODS = FieldTable(
         _field("status.phase", 3, 1),
         SelectableField(
             "status.podIP",
-            (Source("status.podIPs[].ip", (3, 12, 1)), Source("status.podIP", (3, 6))),
+            (
+                Source("status.podIPs[].ip", (3, 12, 1), shared=False),
+                Source("status.podIP", (3, 6), shared=False),
+            ),
         ),
         _field("status.nominatedNodeName", 3, 11),
     ),
@@ -269,14 +281,14 @@ def _members(tree: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
 
 
 def _json_reader(field: SelectableField) -> Reader:
-    sources = tuple((_getter(source.path), source.absent) for source in field.sources)
+    sources = tuple((_getter(source.path), source) for source in field.sources)
     if len(sources) == 1:
-        get, absent = sources[0]
-        return lambda found: _text(get(found), absent)
+        get, source = sources[0]
+        return lambda found: _text(get(found), source)
 
     def first(found: Any) -> str:
-        for get, absent in sources:
-            if text := _text(get(found), absent):
+        for get, source in sources:
+            if text := _text(get(found), source):
                 return text
         return ""
 
@@ -296,12 +308,12 @@ def _getter(path: str) -> Callable[[Any], Any]:
     return get
 
 
-def _text(value: Any, absent: str) -> str:
+def _text(value: Any, source: Source) -> str:
     """A value as field selectors compare it (strconv's spelling of booleans and integers)."""
     if value is None:
-        return absent
+        return source.absent
     if isinstance(value, str):
-        return sys.intern(value)
+        return sys.intern(value) if source.shared else value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -334,7 +346,7 @@ def _walk(found: Any, field: SelectableField) -> str:
             value = value.get(step.removesuffix("[]")) if value else None
             if step.endswith("[]"):
                 value = value[0] if value else None
-        if text := _text(value, source.absent):
+        if text := _text(value, source):
             return text
     return ""
 
@@ -356,7 +368,10 @@ def _protobuf_peeker(table: FieldTable) -> Peek:
     shared: dict[tuple[int, ...], int] = {}
     for place, source in enumerate(sources):  # one field may be a source twice; the last is planted
         shared[source.numbers] = place
-    groups = tuple(tuple(shared[s.numbers] for s in field.sources) for field in table.fields)
+    groups = tuple(
+        (tuple(shared[s.numbers] for s in field.sources), all(s.shared for s in field.sources))
+        for field in table.fields
+    )
 
     def peek(body: bytes) -> Peeked:
         texts = absent.copy()
@@ -367,7 +382,7 @@ def _protobuf_peeker(table: FieldTable) -> Peek:
             raise ObjectError(f"an object that is no protobuf: {error}") from None
         if not name:
             raise ObjectError("an object without a name")
-        values = tuple([_first(texts, group) for group in groups])
+        values = tuple([_first(texts, group, common) for group, common in groups])
         return Peeked(namespace, name, uid, parse_resource_version(version), labels, values)
 
     return peek
@@ -380,10 +395,10 @@ def _plant(tree: _Tree, numbers: tuple[int, ...], place: int) -> None:
     tree[last] = place
 
 
-def _first(texts: list[str], group: tuple[int, ...]) -> str:
+def _first(texts: list[str], group: tuple[int, ...], common: bool) -> str:
     for place in group:
-        if texts[place]:
-            return texts[place]
+        if text := texts[place]:
+            return sys.intern(text) if common else text
     return ""
 
 
@@ -418,7 +433,7 @@ def _collect(
             boolean = texts[node] in _BOOLEANS
             texts[node] = _BOOLEANS[start != 0] if boolean else str(start)
         elif not texts[node]:  # of a repeated field the first element counts
-            texts[node] = sys.intern(body[start:end].decode())
+            texts[node] = body[start:end].decode()
         return
     for inner, kind, first, last in fields(body, start, end):
         if inner in node:

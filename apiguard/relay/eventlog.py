@@ -1,0 +1,218 @@
+"""The recent changes of one cache, in order, each with the object before it.
+
+The log is what lets a watcher lag without memory of its own: it keeps a position, and reads
+forward when its transport drains. Positions count changes since the log began; they never repeat.
+Memory is bounded by bytes first, then by age, but ``FEWEST`` events stay whatever their age.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from dataclasses import dataclass
+from operator import attrgetter
+
+from apiguard.kube.framing import EventType, ItemForm, frame
+from apiguard.kube.objects import restamped
+from apiguard.relay.item import Item
+
+_OVERHEAD = 512
+"""Bytes an event costs beside bodies and frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogBounds:
+    """``seconds`` of history, ``bytes`` at most, ``fewest`` events kept however old."""
+
+    seconds: float = 300.0
+    bytes: int = 64 << 20
+    fewest: int = 1_000
+
+
+class Frame:
+    """One event as watchers are sent it: built once, the same bytes to everybody.
+
+    ``wire`` is for the transport: its own framing of ``data`` (an HTTP/1.1 chunk), so that this
+    too is built once.
+    """
+
+    __slots__ = ("data", "wire")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.wire: bytes | None = None
+
+
+class Event:
+    """One change: ``item`` is None after a deletion, ``previous`` None before a creation.
+
+    ``deleted`` is the object of a deletion with the deletion's own revision, as an item's bytes;
+    where upstream did not send it, it is made from ``previous`` on demand.
+    """
+
+    __slots__ = ("_frames", "at", "cost", "deleted", "item", "previous", "revision")
+
+    def __init__(
+        self,
+        revision: int,
+        item: Item | None,
+        previous: Item | None,
+        deleted: bytes | None = None,
+    ) -> None:
+        self.revision = revision
+        self.item = item
+        self.previous = previous
+        self.deleted = deleted
+        self.at = 0.0  # monotonic seconds, set by the log
+        self.cost = _OVERHEAD + (len(item.body) if item else 0) + (len(deleted) if deleted else 0)
+        self._frames: dict[EventType, Frame] | None = None
+
+    @property
+    def subject(self) -> Item:
+        item = self.item or self.previous
+        assert item is not None
+        return item
+
+    def known_frame(self, kind: EventType) -> Frame | None:
+        return self._frames.get(kind) if self._frames else None
+
+    def build_frame(self, kind: EventType, form: ItemForm) -> Frame:
+        """Builds and keeps the frame for one of the three outcomes of a change."""
+        if kind is EventType.DELETED:
+            body = self._deleted_body(form)
+        else:
+            assert self.item is not None
+            body = self.item.body
+        built = Frame(frame(kind, form.object_of(body), form.representation))
+        if self._frames is None:
+            self._frames = {}
+        self._frames[kind] = built
+        return built
+
+    def _deleted_body(self, form: ItemForm) -> bytes:
+        if self.deleted is None:
+            assert self.previous is not None
+            old = self.previous
+            return restamped(old.body, old.revision, self.revision, form.representation)
+        return self.deleted
+
+
+class Unresumable(enum.Enum):
+    """Why a watch cannot be resumed from here."""
+
+    BELOW = "below"  # before the log began: upstream may still know
+    GAP = "gap"  # within what a relist bridged: nobody can tell what the client has seen
+
+
+_revision = attrgetter("revision")
+
+
+class EventLog:
+    """``begin`` and ``end`` are positions: of the oldest event kept, and of the next to come.
+
+    ``floor`` is the lowest revision a watch can be resumed from. ``bytes`` counts bodies and built
+    frames; ``trimmed`` counts events forgotten to stay within bounds.
+    """
+
+    __slots__ = (
+        "_events",
+        "_form",
+        "_gaps",
+        "_head",
+        "begin",
+        "bounds",
+        "bytes",
+        "floor",
+        "trimmed",
+    )
+
+    def __init__(self, form: ItemForm, floor: int, bounds: LogBounds = LogBounds()) -> None:
+        self.bounds = bounds
+        self.begin = 0
+        self.floor = floor
+        self.bytes = 0
+        self.trimmed = 0
+        self._form = form
+        self._events: list[Event] = []
+        self._head = 0  # how many of _events are forgotten already; see _forget
+        self._gaps: list[tuple[int, int]] = []
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self._events) - self._head
+
+    def append(self, event: Event, now: float) -> None:
+        event.at = now
+        self._events.append(event)
+        self.bytes += event.cost
+        self.trim(now)
+
+    def event(self, position: int) -> Event:
+        """The event at ``begin`` <= ``position`` < ``end``."""
+        return self._events[self._head + position - self.begin]
+
+    def frame(self, event: Event, kind: EventType) -> Frame:
+        """The shared frame of an event; building it counts as the log's memory."""
+        found = event.known_frame(kind)
+        if found is None:
+            found = event.build_frame(kind, self._form)
+            event.cost += len(found.data)
+            self.bytes += len(found.data)
+        return found
+
+    def resume(self, revision: int) -> int | Unresumable:
+        """The position of the first event above ``revision``."""
+        if revision < self.floor:
+            return Unresumable.BELOW
+        for low, high in self._gaps:
+            if low < revision < high:
+                return Unresumable.GAP
+        return (
+            self.begin
+            + bisect_right(self._events, revision, self._head, key=_revision)
+            - self._head
+        )
+
+    def exact(self, revision: int) -> bool:
+        """Whether undoing events leads to the state at ``revision``."""
+        if revision < self.floor:
+            return False
+        return not any(low < revision < high for low, high in self._gaps)
+
+    def bridge(self, low: int, high: int) -> None:
+        """Notes that between two revisions the log holds a difference, not what happened."""
+        if high - low > 1:
+            self._gaps.append((low, high))
+
+    def trim(self, now: float) -> None:
+        """Forgets what the bounds no longer allow."""
+        bounds = self.bounds
+        events, head = self._events, self._head
+        while head < len(events):
+            oldest = events[head]
+            aged = now - oldest.at > bounds.seconds and len(events) - head > bounds.fewest
+            if not aged and self.bytes <= bounds.bytes:
+                break
+            self.bytes -= oldest.cost
+            self.floor = oldest.revision
+            head += 1
+        if head != self._head:
+            self._forget(head)
+
+    def _forget(self, head: int) -> None:
+        """The list's front is cut only when half of it is void: amortised one move per event,
+        where a deque would make every position a walk."""
+        gone = head - self._head
+        self.begin += gone
+        self.trimmed += gone
+        for at in range(self._head, head):
+            self._events[at] = _VOID
+        self._head = head
+        if head * 2 > len(self._events):
+            del self._events[:head]
+            self._head = 0
+        if self._gaps:
+            self._gaps = [(low, high) for low, high in self._gaps if high > self.floor]
+
+
+_VOID = Event(0, None, None)

@@ -1,0 +1,289 @@
+"""LIST: what its parameters ask for, and what may be answered from a cache.
+
+The table of resourceVersion, resourceVersionMatch, limit and continue is data here; the rest
+matches it with a cache's state. What cannot be answered exactly goes upstream as it came, so most
+refusals are upstream's own; the few below are those clients meet daily, in the words recorded.
+
+Sources: k8s.io/apiserver/pkg/storage/cacher/delegator/interface.go, k8s.io/apimachinery/pkg/apis/
+meta/internalversion/validation/validation.go, k8s.io/apiserver/pkg/storage/{continue,errors}.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from apiguard.kube.selectors import parse_int64
+from apiguard.kube.status import Status, StatusCause, bad_request, expired, invalid
+from apiguard.kube.status import resource_version_too_large as too_large
+from apiguard.relay.bodies import BodyCache, ListAnswer, Source, items_content, source_of
+from apiguard.relay.item import Item, key_of
+from apiguard.relay.selection import Selection
+from apiguard.relay.snapshot import Snapshot, namespace_range
+from apiguard.relay.store import WatchCache
+
+FRESHNESS_WAIT = 3.0
+"""Seconds a read waits for the revision it names before it is told 504."""
+
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+class Reading(enum.Enum):
+    """Which state a list must show."""
+
+    RECENT = "most recent"
+    ANY = "any"
+    NOT_OLDER = "not older than the revision named"
+    EXACT = "exactly the revision named"
+
+
+class Row(NamedTuple):
+    """One row of the table; ``paged`` says whether a limit is honoured."""
+
+    reading: Reading
+    paged: bool
+
+
+# (match, kind of resourceVersion, with a limit) -> what it means. What is missing is refused.
+_UNSET, _ZERO, _SOME = "", "0", "N"
+TABLE: dict[tuple[str, str, bool], Row] = {
+    ("", _UNSET, False): Row(Reading.RECENT, paged=False),
+    ("", _UNSET, True): Row(Reading.RECENT, paged=True),
+    ("", _ZERO, False): Row(Reading.ANY, paged=False),
+    ("", _ZERO, True): Row(Reading.ANY, paged=False),  # a watch cache ignores the limit
+    ("", _SOME, False): Row(Reading.NOT_OLDER, paged=False),
+    ("", _SOME, True): Row(Reading.EXACT, paged=True),  # older than resourceVersionMatch itself
+    ("NotOlderThan", _ZERO, False): Row(Reading.ANY, paged=False),
+    ("NotOlderThan", _ZERO, True): Row(Reading.ANY, paged=False),
+    ("NotOlderThan", _SOME, False): Row(Reading.NOT_OLDER, paged=False),
+    ("NotOlderThan", _SOME, True): Row(Reading.NOT_OLDER, paged=True),
+    ("Exact", _SOME, False): Row(Reading.EXACT, paged=False),
+    ("Exact", _SOME, True): Row(Reading.EXACT, paged=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """A LIST as understood. ``revision`` 0 where none is named; ``limit`` 0 is none; ``start`` is
+    the key a continued list begins at, relative to the scope."""
+
+    selection: Selection
+    reading: Reading
+    revision: int = 0
+    limit: int = 0
+    start: str = ""
+    unpaged_at_zero: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A body kube-apiserver would answer with too; ``status`` knows its code."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class PassUpstream:
+    """Not ours to answer; ``reason`` is one word for a metric."""
+
+    reason: str
+
+
+def parse_list(query: Mapping[str, str], selection: Selection) -> ListQuery | Refuse | PassUpstream:
+    """``query``: parameter -> first value, as Go reads it."""
+    version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
+    token = query.get("continue", "")
+    limit = parse_int64(query.get("limit") or "0")
+    if limit is None:
+        return PassUpstream("limit")
+    if (refusal := _forbidden(version, match, token, query)) is not None:
+        return refusal
+    if token:
+        return _continued(token, selection, max(limit, 0))
+    kind = version if version in (_UNSET, _ZERO) else _SOME
+    if kind is _SOME and not _is_revision(version):
+        return Refuse(_unparsable(version))
+    row = TABLE.get((match, kind, limit > 0))
+    if row is None:
+        return PassUpstream("parameters")
+    return ListQuery(
+        selection,
+        row.reading,
+        int(version or 0),
+        max(limit, 0) if row.paged else 0,
+        unpaged_at_zero=row.reading is Reading.ANY and limit > 0,
+    )
+
+
+def _forbidden(
+    version: str, match: str, token: str, query: Mapping[str, str]
+) -> Refuse | PassUpstream | None:
+    name = "resourceVersionMatch"
+    if match and token:
+        return _option(name, f"{name} is forbidden when continue is provided")
+    if match and not version:
+        return _option(name, f"{name} is forbidden unless resourceVersion is provided")
+    if match == "Exact" and version == "0":
+        return _option(name, f'{name} "exact" is forbidden for resourceVersion "0"')
+    if "sendInitialEvents" in query:
+        return _option("sendInitialEvents", "sendInitialEvents is forbidden for list")
+    if token and version not in ("", "0"):
+        sentence = "specifying resource version is not allowed when using continue"
+        return Refuse(bad_request(sentence))
+    return None
+
+
+def _option(name: str, why: str) -> Refuse:
+    cause = StatusCause("FieldValueForbidden", f"Forbidden: {why}", name)
+    return Refuse(invalid("ListOptions", "", (cause,), group="meta.k8s.io"))
+
+
+def _is_revision(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) < 1 << 64
+
+
+def _unparsable(text: str) -> Status:
+    quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return bad_request(
+        f"invalid resource version: resourceVersion: Invalid value: {quoted}: "
+        f"strconv.ParseUint: parsing {quoted}: invalid syntax"
+    )
+
+
+class _Token(msgspec.Struct, frozen=True):
+    v: str
+    rv: int
+    start: str
+
+
+_decode_token = msgspec.json.Decoder(_Token).decode
+
+
+def _continued(token: str, selection: Selection, limit: int) -> ListQuery | PassUpstream:
+    """A token that is not plainly ours or kube-apiserver's is for upstream to judge."""
+    try:
+        padded = token + "=" * (-len(token) % 4)
+        found = _decode_token(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        return PassUpstream("token")
+    start = found.start.removeprefix("/")
+    parts = start.split("/")
+    if found.v != "meta.k8s.io/v1" or not start or found.rv == 0 or ".." in parts:
+        return PassUpstream("token")
+    if found.rv < 0:
+        return ListQuery(selection, Reading.RECENT, 0, limit, start)
+    return ListQuery(selection, Reading.EXACT, found.rv, limit, start)
+
+
+# --- what is answered ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServeList:
+    """Answer from ``snapshot``; see ``answer``."""
+
+    query: ListQuery
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ReadConsistently:
+    """Only after proof that the cache is as fresh as a read that begins now."""
+
+    query: ListQuery
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """The cache is behind ``revision``: ask again when it is there, at most ``FRESHNESS_WAIT``
+    seconds, then answer ``too_large``."""
+
+    query: ListQuery
+    revision: int
+
+
+ListDecision = ServeList | ReadConsistently | WaitFor | PassUpstream | Refuse
+
+
+def decide_list(
+    query: ListQuery, cache: WatchCache, *, relaxed: bool = False, upstream: bool = True
+) -> ListDecision:
+    """``relaxed``: reads without a revision may be served as they are held. ``upstream``: whether
+    upstream can be asked; if not, what only it could know has expired."""
+    if not cache.ready:
+        return PassUpstream("unready")
+    if not query.selection.known_to(cache.fields):
+        return PassUpstream("selector")
+    if query.unpaged_at_zero and not cache.spec.cached_upstream:
+        return PassUpstream("limit")
+    reading, current = query.reading, cache.revision
+    if reading is Reading.RECENT and not relaxed:
+        return ReadConsistently(query)
+    if query.revision > current:
+        return WaitFor(query, query.revision)
+    if reading is not Reading.EXACT:
+        return ServeList(query, cache.snapshot())
+    snapshot = cache.snapshot_at(query.revision)
+    if snapshot is not None:
+        return ServeList(query, snapshot)
+    if upstream:
+        return PassUpstream("history")
+    return Refuse(expired(CONTINUE_EXPIRED if query.start else LIST_EXPIRED))
+
+
+LIST_EXPIRED = "The resourceVersion for the provided list is too old."
+CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. "
+    "You can start a new list without the continue parameter."
+)
+
+
+def too_late(wait: WaitFor, cache: WatchCache) -> Refuse:
+    """The end of a wait that brought nothing."""
+    return Refuse(too_large(wait.revision, cache.revision))
+
+
+def answer(serve: ServeList, cache: WatchCache, bodies: BodyCache) -> ListAnswer:
+    """One reader's way through the body."""
+    query, snapshot = serve.query, serve.snapshot
+    selection = query.selection
+    if (few := _indexed(serve, cache)) is not None:
+        content = items_content(cache.form, few)
+    else:
+        key = (cache, "list", selection, query.start, query.limit)
+        stamp = cache.epoch, snapshot.change
+        content = bodies.get(key, stamp, lambda: items_content(cache.form, _ranged(serve, cache)))
+    prefix = f"{selection.namespace}/" if selection.namespace else ""
+    return ListAnswer(content, cache.form, snapshot.revision, prefix)
+
+
+def _indexed(serve: ServeList, cache: WatchCache) -> Source | None:
+    """The few items a name or a node selects, without a walk; None where no index helps."""
+    query, selection = serve.query, serve.query.selection
+    if query.limit or query.start:
+        return None
+    name = selection.name
+    if name is not None and (selection.namespace or not cache.spec.namespaced):
+        found = serve.snapshot.get(key_of(selection.namespace, name))
+        items: tuple[Item, ...] = () if found is None else (found,)
+    elif selection.node is not None and serve.snapshot.change == cache.snapshot().change:
+        items = cache.on_node(selection.node)
+    else:
+        return None
+    return Source(iter(items), selection.compile(cache.fields))
+
+
+def _ranged(serve: ServeList, cache: WatchCache) -> Source:
+    query, selection = serve.query, serve.query.selection
+    low, high = namespace_range(selection.namespace)
+    if query.start:
+        low = low + query.start
+    test = None if selection.unselective else selection.compile(cache.fields)
+    return source_of(serve.snapshot, (low, high), test, query.limit)

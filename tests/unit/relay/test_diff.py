@@ -1,0 +1,93 @@
+"""A difference told as events leads every reader from the old list to the new one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apiguard.relay.diff import difference
+from apiguard.relay.item import Item
+from apiguard.relay.store import BackwardsError
+
+from .building import keys, listed, peek_item, pod, read_list, with_pods
+
+
+def item(key: str, revision: int, uid: str = "u") -> Item:
+    return peek_item(pod(key, revision, uid=uid))
+
+
+# What happened unseen: (object, whether it is deleted) per revision above the last one.
+writes = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sets(st.sampled_from("abcdef")), writes)
+def test_any_real_history_is_bridged(start: set[str], unseen: list[tuple[str, bool]]) -> None:
+    """Revisions ascend, each is told once, none is beyond the list's, and the end is the list."""
+    held = {key: item(f"n/{key}", at) for at, key in enumerate(sorted(start), 1)}
+    last = revision = 10
+    now = dict(held)
+    for key, delete in unseen:
+        if delete and key not in now:
+            continue
+        revision += 1
+        if delete:
+            del now[key]
+        else:
+            uid = now[key].uid if key in now else f"u{revision}"
+            now[key] = item(f"n/{key}", revision, uid)
+    order = sorted(now)
+    events = difference(held.values(), [now[key] for key in order], last, revision)
+    assert events is not None
+    numbers = [event.revision for event in events]
+    assert numbers == sorted(set(numbers))
+    assert all(last < number <= revision for number in numbers)
+    told = {value.key: value for value in held.values()}
+    for event in events:
+        assert told.get(event.subject.key) is event.previous
+        if event.item is None:
+            assert event.previous is not None
+            del told[event.subject.key]
+        else:
+            assert event.previous is None or event.previous.uid == event.item.uid
+            told[event.item.key] = event.item
+    assert {key: value.revision for key, value in told.items()} == {
+        value.key: value.revision for value in now.values()
+    }
+
+
+@pytest.mark.parametrize(
+    ("held", "listed_items", "last", "revision"),
+    [
+        ([], [item("a/x", 3)], 5, 9),  # an object the cache should have held
+        ([item("a/x", 4)], [item("a/x", 3)], 5, 9),  # an object that went backwards
+        ([], [item("a/x", 10)], 5, 9),  # an object newer than its list
+        ([item("a/x", 4), item("a/y", 5)], [], 5, 6),  # two deletions, one number
+        ([item("a/x", 4, "old")], [item("a/x", 6, "new")], 5, 6),  # replaced without a number
+    ],
+)
+def test_what_cannot_have_happened_is_not_told(
+    held: list[Item], listed_items: list[Item], last: int, revision: int
+) -> None:
+    assert difference(held, listed_items, last, revision) is None
+
+
+def test_a_cache_converges_and_marks_the_gap() -> None:
+    cache = with_pods([pod("a/x", 3), pod("a/y", 4)], 5)
+    later = listed([pod("a/x", 8), pod("a/z", 9)], 12)
+    events = cache.converge(*read_list(later, cache), 1.0)
+    assert events is not None
+    assert [(e.revision, e.subject.key) for e in events] == [(6, "a/y"), (8, "a/x"), (9, "a/z")]
+    assert keys(cache.snapshot()) == ["a/x", "a/z"]
+    assert cache.revision == 12
+    assert cache.snapshot_at(5) is not None
+    assert cache.snapshot_at(12) is not None
+    assert cache.snapshot_at(8) is None  # between, nobody can tell what there was
+
+
+def test_a_list_from_the_past_is_refused() -> None:
+    cache = with_pods([pod("a/x", 3)], 5)
+    with pytest.raises(BackwardsError):
+        cache.converge(*read_list(listed([pod("a/x", 3)], 4), cache), 1.0)
+    assert cache.revision == 5
