@@ -92,7 +92,7 @@ def _go_char(char: str) -> str:
         return "'\\''"
     if char == '"':
         return "'\"'"
-    return f"'{char}'" if char.isprintable() and char < "\x7f" else f"'\\u{ord(char):04x}'"
+    return f"'{char}'" if char.isprintable() else f"'\\u{ord(char):04x}'"
 
 
 def ordered(value: Object) -> Object:

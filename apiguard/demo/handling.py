@@ -18,6 +18,7 @@ from apiguard.demo import (
 )
 from apiguard.demo.authentication import Authenticator
 from apiguard.demo.authorization import MASTERS, Attributes, Authorizer
+from apiguard.demo.duration import duration_problem
 from apiguard.demo.encoding import NotJsonError, Object, decode, encode, pretty
 from apiguard.demo.negotiation import JSON
 from apiguard.demo.pacing import Pacer
@@ -82,6 +83,8 @@ class Handler:
         if pacer is not None and pacer.down:
             raise ConnectionResetError("the modelled server is restarting")
         factor = await self._apply_fault(request, target)
+        if not target.long_running:
+            _check_timeout(target)
         identity = services.authenticator.authenticate(
             _header_pairs(request), _certificate(request), time.time()
         )
@@ -206,6 +209,13 @@ class Handler:
             case ["apis", group, version]:
                 return discovery.resource_list(catalogue, group, version), JSON
         return None, JSON
+
+
+def _check_timeout(target: Target) -> None:
+    """The deadline a client asks for; refused before anybody asks who it is."""
+    why = duration_problem(target.query.get("timeout") or "0")
+    if why:
+        raise problems.bad_request(f"invalid timeout specified in the request URL - {why}")
 
 
 def _header_pairs(request: web.BaseRequest) -> list[tuple[str, str]]:

@@ -47,6 +47,12 @@ class Selectors:
     def empty(self) -> bool:
         return self.labels.empty and self.fields.empty
 
+    def named(self, name: str) -> Selectors:
+        """The same, of one object only."""
+        labels, fields = self.text
+        text = f"{fields},metadata.name={name}" if fields else f"metadata.name={name}"
+        return Selectors(self.labels, parse_field_selector(text), (labels, text))
+
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
@@ -98,18 +104,15 @@ def _unknown_field(resource: Resource, label: str) -> str:
 
 def parse_list_options(resource: Resource, query: Query) -> ListOptions:
     """Raises ``ApiError`` 400 or 422."""
+    limit = max(_integer(query, "limit"), 0)
+    _integer(query, "timeoutSeconds")
     selectors = parse_selectors(resource, query)
     match, text, token = (
         query.get("resourceVersionMatch"),
         query.get("resourceVersion"),
         query.get("continue"),
     )
-    limit = max(_integer(query, "limit"), 0)
-    _check_match(match, text, token)
-    if "sendInitialEvents" in query:
-        raise problems.forbidden_option(
-            "sendInitialEvents", "sendInitialEvents is forbidden for list"
-        )
+    _refuse(_list_problems(match, text, token, initial="sendInitialEvents" in query))
     if token:
         if text not in ("", "0"):
             raise problems.bad_request(
@@ -128,35 +131,56 @@ def parse_list_options(resource: Resource, query: Query) -> ListOptions:
     return ListOptions(selectors, found, revision, limit, "", continued=False)
 
 
-def _check_match(match: str, revision: str, token: str) -> None:
-    field = "resourceVersionMatch"
-    if not match:
-        return
-    if token:
-        raise problems.forbidden_option(field, f"{field} is forbidden when continue is provided")
-    if not revision:
-        raise problems.forbidden_option(
-            field, f"{field} is forbidden unless resourceVersion is provided"
+_MATCH = "resourceVersionMatch"
+_WITH_CONTINUE = (_MATCH, f"{_MATCH} is forbidden when continue is provided")
+_Problem = tuple[str, str, str]  # reason, message, field: a cause of 422
+
+
+def _forbidden(field: str, why: str) -> _Problem:
+    return "FieldValueForbidden", f"Forbidden: {why}", field
+
+
+def _unsupported(match: str, *supported: str) -> _Problem:
+    listed = ", ".join(f'"{value}"' for value in supported)
+    message = f'Unsupported value: "{match}": supported values: {listed}'
+    return "FieldValueNotSupported", message, _MATCH
+
+
+def _refuse(found: list[_Problem]) -> None:
+    if found:
+        raise problems.invalid("ListOptions", "meta.k8s.io", "", found)
+
+
+def _list_problems(match: str, revision: str, token: str, *, initial: bool) -> list[_Problem]:
+    found: list[_Problem] = []
+    if match and not revision:
+        found.append(
+            _forbidden(_MATCH, f"{_MATCH} is forbidden unless resourceVersion is provided")
         )
-    if match not in ("Exact", "NotOlderThan"):
-        quoted = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
-        cause = ("FieldValueNotSupported", quoted, field)
-        raise problems.invalid("ListOptions", "meta.k8s.io", "", [cause])
+    if match and token:
+        found.append(_forbidden(*_WITH_CONTINUE))
+    if match not in ("", "Exact", "NotOlderThan"):
+        found.append(_unsupported(match, "Exact", "NotOlderThan", ""))
     if match == "Exact" and revision == "0":
-        raise problems.forbidden_option(
-            field, f'{field} "exact" is forbidden for resourceVersion "0"'
-        )
+        why = f'{_MATCH} "exact" is forbidden for resourceVersion "0"'
+        found.append(_forbidden(_MATCH, why))
+    if initial:
+        found.append(_forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    return found
 
 
 def _revision(text: str) -> int:
-    if not _is_revision(text):
-        why = problems.unparsable_revision(text)
+    why = revision_problem(text)
+    if why:
         raise problems.bad_request(f"invalid resource version: {why}")
     return int(text)
 
 
-def _is_revision(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) < 1 << 64
+def revision_problem(text: str) -> str:
+    """Why ``text`` is no resourceVersion, in the words of Go; "" when it is one."""
+    if not (text.isascii() and text.isdigit()):
+        return problems.unparsable_revision(text, "invalid syntax")
+    return "" if int(text) < 1 << 64 else problems.unparsable_revision(text, "value out of range")
 
 
 def _integer(query: Query, name: str) -> int:
@@ -165,25 +189,32 @@ def _integer(query: Query, name: str) -> int:
         return 0
     value = parse_int64(text)
     if value is None:
-        raise problems.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+        digits = text[1:] if text[0] in "+-" else text
+        why = "value out of range" if digits.isascii() and digits.isdigit() else "invalid syntax"
+        raise problems.bad_request(f'strconv.ParseInt: parsing "{text}": {why}')
     return value
 
 
-def parse_watch_options(resource: Resource, query: Query, prefix: bool) -> WatchOptions:
+def parse_watch_options(
+    resource: Resource, query: Query, prefix: bool, name: str = ""
+) -> WatchOptions:
     """Raises ``ApiError`` 400, 422 or (an unparsable revision) 500.
 
     ``prefix``: the deprecated path form, which never defaults to initial events by option but
-    behaves as revision 0 does.
+    behaves as revision 0 does, and may hold the ``name`` of one object.
     """
-    selectors = parse_selectors(resource, query)
-    text, match = query.get("resourceVersion"), query.get("resourceVersionMatch")
     timeout = max(_integer(query, "timeoutSeconds"), 0)
+    selectors = parse_selectors(resource, query)
+    if prefix and name:
+        selectors = selectors.named(name)
+    text, match = query.get("resourceVersion"), query.get("resourceVersionMatch")
     bookmarks = query.flag("allowWatchBookmarks")
     explicit = "sendInitialEvents" in query
     initial = query.flag("sendInitialEvents") if explicit else text in ("", "0")
-    _check_watch_match(match, explicit=explicit)
-    if text and not _is_revision(text):
-        raise problems.ApiError(500, "", problems.unparsable_revision(text))
+    _refuse(_watch_problems(match, query.get("continue"), explicit=explicit))
+    why = revision_problem(text) if text else ""
+    if why:
+        raise problems.ApiError(500, "", why)
     revision = int(text) if text else 0
     start = None if initial or not text or revision == 0 else revision
     return WatchOptions(
@@ -197,17 +228,19 @@ def parse_watch_options(resource: Resource, query: Query, prefix: bool) -> Watch
     )
 
 
-def _check_watch_match(match: str, *, explicit: bool) -> None:
-    field = "resourceVersionMatch"
+def _watch_problems(match: str, token: str, *, explicit: bool) -> list[_Problem]:
+    found: list[_Problem] = []
     if explicit and match != "NotOlderThan":
-        raise problems.forbidden_option(
-            field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        )
+        why = f"sendInitialEvents requires setting {_MATCH} to NotOlderThan"
+        found.append(_forbidden(_MATCH, why))
     if match and not explicit:
-        raise problems.forbidden_option(
-            field,
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )
+        why = f"{_MATCH} is forbidden for watch unless sendInitialEvents is provided"
+        found.append(_forbidden(_MATCH, why))
+    if match not in ("", "NotOlderThan"):
+        found.append(_unsupported(match, "NotOlderThan"))
+    if match and token:
+        found.append(_forbidden(*_WITH_CONTINUE))
+    return found
 
 
 def encode_token(revision: int, last_key: str, scope: str) -> str:
@@ -227,14 +260,22 @@ def decode_token(token: str) -> tuple[int, str]:
             str(error) if isinstance(error, NotJsonError) else "illegal base64 data at input byte 0"
         )
         raise _bad_token(why) from None
-    if not isinstance(found, dict) or found.get("v") != TOKEN_VERSION:
-        raise problems.bad_request(
-            "invalid continue token: continue key is not valid: "
-            "server does not recognize this encoded version"
+    document = found if isinstance(found, dict) else {}
+    version, revision, start = (
+        document.get("v", ""),
+        document.get("rv", 0),
+        document.get("start", ""),
+    )
+    if not isinstance(revision, int):
+        raise _bad_token(
+            "json: cannot unmarshal string into Go struct field continueToken.rv of type int64"
         )
-    revision, start = found.get("rv"), found.get("start")
-    if not isinstance(revision, int) or revision == 0 or not isinstance(start, str) or not start:
+    if version != TOKEN_VERSION:
+        raise _bad_token(f"server does not recognize this encoded version {version}")
+    if revision == 0:
         raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+    if not isinstance(start, str) or not start:
+        raise _bad_token("encoded start key empty (version meta.k8s.io/v1)")
     start = start.removeprefix("/")
     if start.startswith("../") or "/../" in start:
         raise _bad_token(f"{start}")

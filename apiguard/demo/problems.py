@@ -163,12 +163,6 @@ def invalid(kind: str, group: str, name: str, causes: list[tuple[str, str, str]]
     return ApiError(422, "Invalid", f'{qualified} "{name}" is invalid: {joined}', found)
 
 
-def forbidden_option(field: str, why: str) -> ApiError:
-    """A list option that must not be given like this."""
-    cause = ("FieldValueForbidden", f"Forbidden: {why}", field)
-    return invalid("ListOptions", "meta.k8s.io", "", [cause])
-
-
 def too_large_revision(wanted: int, current: int) -> ApiError:
     message = f"Timeout: Too large resource version: {wanted}, current: {current}"
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
@@ -184,11 +178,8 @@ def too_old_revision(wanted: int, oldest: int) -> ApiError:
     return ApiError(410, "Expired", f"too old resource version: {wanted} ({oldest})")
 
 
-def unparsable_revision(text: str) -> str:
-    return (
-        f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: '
-        f'parsing "{text}": invalid syntax'
-    )
+def unparsable_revision(text: str, why: str) -> str:
+    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}'
 
 
 def too_many_requests() -> PlainError:

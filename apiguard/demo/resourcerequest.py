@@ -85,9 +85,11 @@ class ResourceRequest:
     async def _get(self) -> Answer:
         representation = self._representation()
         revision = self._target.query.get("resourceVersion")
-        if revision and not revision.isdigit():
-            why = problems.unparsable_revision(revision)
-            raise problems.bad_request(f"invalid resource version: {why}")
+        why = options.revision_problem(revision) if revision else ""
+        if why:
+            raise problems.ApiError(500, "", why)
+        if revision and not await reach(self._verbs.store, int(revision)):
+            raise problems.too_large_revision(int(revision), self._verbs.store.revision)
         answer = self._verbs.get(self._resource, self._target, representation, time.time())
         await self._handler.work(self._factor)
         return answer
@@ -111,9 +113,9 @@ class ResourceRequest:
     async def _watch(self, headers: list[tuple[str, str]]) -> web.StreamResponse:
         target, resource = self._target, self._resource
         representation = self._representation(listing=True, watching=True)
-        wanted = options.parse_watch_options(resource, target.query, target.watch_prefix)
-        if target.watch_prefix and target.name:
-            raise problems.page_not_found()
+        wanted = options.parse_watch_options(
+            resource, target.query, target.watch_prefix, target.name
+        )
         timeout = wanted.timeout or self._services.rng.uniform(1800, 3600)
         scope = target.namespace if resource.namespaced else ""
         watch = Watch(resource, scope, wanted, representation, float(timeout))

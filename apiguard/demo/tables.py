@@ -274,11 +274,11 @@ _LAYOUTS: dict[str, tuple[Column, ...]] = {
         Column("Selector", _pairs("spec.selector"), wide=True),
     ),
     "Endpoints": (_NAME, Column("Endpoints", _endpoints), _AGE),
-    "ConfigMap": (_NAME, Column("Data", _count("data"), "integer"), _AGE),
+    "ConfigMap": (_NAME, Column("Data", _count("data")), _AGE),
     "Secret": (
         _NAME,
         Column("Type", _path("type", "Opaque")),
-        Column("Data", _count("data"), "integer"),
+        Column("Data", _count("data")),
         _AGE,
     ),
     "ServiceAccount": (_NAME, Column("Secrets", _count("secrets"), "integer"), _AGE),

@@ -15,7 +15,7 @@ from apiguard.demo.encoding import NotJsonError, Object, decode
 from apiguard.demo.negotiation import AVAILABLE, JSON, PROTOBUF, Representation
 from apiguard.demo.options import ListOptions, Match
 from apiguard.demo.representations import write_list, write_object, write_value
-from apiguard.demo.resources import NAMESPACES, Resource
+from apiguard.demo.resources import NAMESPACES, PODS, Resource
 from apiguard.demo.store import (
     CompactedError,
     ConflictError,
@@ -211,7 +211,7 @@ class Verbs:
         item = self.find(resource, target)
         check_preconditions(resource, item, given)
         dry = dry_run(target) or bool(given.get("dryRun"))
-        removed = item if dry else self.remove(resource, item, now)
+        removed = item if dry else self.remove(resource, item, now, _grace(target, given))
         if resource.returned:
             return Answer(200, write_object(removed, representation, now), representation.media)
         found: Object = {"name": item.name}
@@ -247,11 +247,11 @@ class Verbs:
         )
         return Answer(200, body, representation.media)
 
-    def remove(self, resource: Resource, item: Item, now: float) -> Item:
+    def remove(self, resource: Resource, item: Item, now: float, grace: int | None = None) -> Item:
         """Deletes at once, or marks an object that finalizers still hold.
 
-        There is no kubelet to wait for: grace periods end immediately. A namespace takes its
-        contents along.
+        There is no kubelet to wait for: ``grace`` periods end immediately, yet a pod is seen
+        marked before it is gone, as everywhere. A namespace takes its contents along.
         """
         metadata = item.value["metadata"]
         if metadata.get("finalizers"):
@@ -266,7 +266,22 @@ class Verbs:
             return self.store.update(resource, value)
         if resource is NAMESPACES:
             self._empty_namespace(item.name)
+        if resource is PODS:
+            self._mark_deleted(item, now, grace)
         return self.store.delete(resource, item.key)
+
+    def _mark_deleted(self, pod: Item, now: float, grace: int | None) -> None:
+        spec = pod.value.get("spec") or {}
+        seconds = spec.get("terminationGracePeriodSeconds", 30) if grace is None else grace
+        if not spec.get("nodeName"):
+            seconds = 0  # it never ran
+        metadata = {
+            **pod.value["metadata"],
+            "deletionTimestamp": admission.timestamp(now + seconds),
+            "deletionGracePeriodSeconds": seconds,
+            "generation": pod.value["metadata"].get("generation", 0) + 1,
+        }
+        self.store.update(PODS, admission.ordered_as(PODS, {**pod.value, "metadata": metadata}))
 
     def _empty_namespace(self, namespace: str) -> None:
         for resource, collection in self.store.collections.items():
@@ -324,6 +339,15 @@ def apply_patch(resource: Resource, value: Object, content_type: str, body: byte
             f"the server rejected our request due to an error in our request: {error}",
             problems.details(resource, name),
         ) from None
+
+
+def _grace(target: Target, given: Object) -> int | None:
+    """gracePeriodSeconds of the query, else of the DeleteOptions; None when neither has it."""
+    text = target.query.get("gracePeriodSeconds")
+    if text.isdigit():
+        return int(text)
+    found = given.get("gracePeriodSeconds")
+    return found if isinstance(found, int) else None
 
 
 def dry_run(target: Target) -> bool:

@@ -181,11 +181,12 @@ async def test_the_asynchronous_python_client_follows_a_watch(tls: TlsServer) ->
         ) as stream:
             async for event in stream:
                 seen.append((event["type"], event["object"].metadata.name))
-                if event["type"] == "MODIFIED":
+                if event["type"] == "MODIFIED" and len(seen) == 1:
                     await api.delete_namespaced_pod("web", "default")
                 if event["type"] == "DELETED":
                     break
-        assert seen == [("MODIFIED", "web"), ("DELETED", "web")]
+        # Patched, marked for deletion, gone.
+        assert seen == [("MODIFIED", "web"), ("MODIFIED", "web"), ("DELETED", "web")]
         with pytest.raises(ASYNCHRONOUS.client.ApiException) as missing:
             await api.read_namespaced_pod("web", "default")
         assert missing.value.status == 404
