@@ -104,7 +104,7 @@ def not_understood(request: web.Request, route: Route) -> Status | None:
     """Why the query makes no sense to ``route``, None when it does."""
     if route.path in OPEN_PATHS:
         return None
-    problem = query_problem(route, list(request.query.keys()))
+    problem = query_problem(route, [name for name, _ in request.query.items()])
     return bad_request(problem) if problem else None
 
 

@@ -19,6 +19,7 @@ from apiguard.admin.handlers import Handlers
 from apiguard.admin.listener import IDLE_SECONDS, Listener, find
 from apiguard.admin.replies import ACTOR, refuse
 from apiguard.admin.unixsocket import close_socket, open_socket
+from apiguard.errors import StartupError
 from apiguard.kube.status import Status, entity_too_large, internal_error
 from apiguard.policy.config import AdminConfig
 from apiguard.runtime.log import Log
@@ -60,8 +61,12 @@ class AdminServer:
     def open(self) -> None:
         """Raises StartupError when the address or the socket's path is taken."""
         self._sock = open_listeners(self._config.address, 1, "admin.address")[0]
-        if self._config.socket is not None:
-            self._unix = open_socket(self._config.socket)
+        try:
+            if self._config.socket is not None:
+                self._unix = open_socket(self._config.socket)
+        except StartupError:
+            self._sock.close()
+            raise
 
     @property
     def address(self) -> tuple[str, int]:
@@ -92,6 +97,10 @@ class AdminServer:
             close_socket(self._unix, self._config.socket)
         await self._runner.cleanup()
 
+    def look_at_files(self) -> tuple[str, ...]:
+        """Reads tokens and TLS files again; the settings that changed. Blocks on files."""
+        return self._files.look()
+
     def _context(self) -> ssl.SSLContext | None:
         return None if self._files.tls is None else self._files.tls.context
 
@@ -99,7 +108,8 @@ class AdminServer:
         told: dict[str, str] = {}
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            changed = await asyncio.get_running_loop().run_in_executor(None, self._files.look)
+            loop = asyncio.get_running_loop()
+            changed = await loop.run_in_executor(None, self.look_at_files)
             if changed:
                 self._log.warning("files changed", files=", ".join(changed))
             problems = self._files.problems

@@ -190,9 +190,7 @@ class Handlers:
         except (msgspec.MsgspecError, ValueError, UnicodeDecodeError):
             shape = f'the body must be {{"enforcement": X}}, X one of {modes} or null'
             return refuse(bad_request(shape))
-        change, acknowledged = await self._supervisor.set_enforcement(
-            wanted, actor_of(request)
-        )
+        change, acknowledged = await self._supervisor.set_enforcement(wanted, actor_of(request))
         if isinstance(change, NotStored):
             return refuse(_not_stored(change.reason))
         return reply({**views.enforcement(self._supervisor), "workers": _workers(acknowledged)})

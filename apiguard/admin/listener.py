@@ -85,9 +85,19 @@ class Listener:
                 oldest = next(iter(self._starting))
                 del self._starting[oldest]
                 oldest.cancel()
-            task = asyncio.create_task(self._serve(sock))
-            self._starting[task] = None
-            task.add_done_callback(lambda task: self._starting.pop(task, None))
+            self._begin(sock)
+            await asyncio.sleep(0)  # accepting one that waits does not yield: others have turns
+
+    def _begin(self, sock: socket.socket) -> None:
+        task = asyncio.create_task(self._serve(sock))
+        self._starting[task] = None
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._starting.pop(task, None)
+            if task.cancelled():
+                sock.close()  # also of one that was cancelled before it ran at all
+
+        task.add_done_callback(ended)
 
     async def _serve(self, sock: socket.socket) -> None:
         """From an accepted socket to a connection of the server."""
@@ -100,9 +110,6 @@ class Listener:
                 await loop.connect_accepted_socket(lambda: handler, sock, ssl=context)
         except (OSError, ssl.SSLError):  # a TimeoutError is an OSError
             sock.close()  # it left, or speaks no TLS we accept
-        except asyncio.CancelledError:
-            sock.close()
-            raise
         else:
             self._admit(handler)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -11,7 +11,7 @@ from aiohttp import web
 from apiguard.kube.status import Status
 from apiguard.runtime.actor import Actor
 
-ACTOR: Final = "actor"
+ACTOR: Final = web.RequestKey("actor", Actor)
 """Under this key a request carries who asks, once that is proven."""
 
 HEADERS: Mapping[str, str] = {
@@ -73,4 +73,4 @@ def refuse(status: Status, headers: Mapping[str, str] | None = None) -> web.Resp
 
 def actor_of(request: web.Request) -> Actor:
     """Who asks; only where access has been checked."""
-    return cast(Actor, request[ACTOR])
+    return request[ACTOR]
