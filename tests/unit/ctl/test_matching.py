@@ -71,5 +71,5 @@ def test_every_part_of_a_key_narrows_the_match(
 
 @pytest.mark.parametrize("key", [{}, {"user": ""}, {"userAgent": "a", "user": ""}])
 def test_rows_that_name_nobody_cannot_be_banned(key: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="no verified user|names no client"):
+    with pytest.raises(ValueError, match=r"no verified user|names no client"):
         match_of_key(key)

@@ -1,0 +1,1 @@
+"""The command line against a guard made of plain answers."""
