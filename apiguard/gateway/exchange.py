@@ -94,6 +94,7 @@ class Exchange:
         "due",
         "forward",
         "head",
+        "queued_at",
         "received_at",
         "sent_at",
         "tunnel",
@@ -118,6 +119,7 @@ class Exchange:
         self.forward = forward
         self.code = 0
         self.received_at = received_at
+        self.queued_at = 0.0  # since when it waits for a connection; 0 when it had one at once
         self.sent_at = 0.0
         self.due = 0.0  # when upstream's silence is taken for its end; 0 for never
         self._pieces = 0  # of the response, since silence was last looked at
@@ -145,7 +147,12 @@ class Exchange:
         """The request goes out on ``upstream``: from here it counts as sent."""
         self._upstream = upstream
         self.sent_at = now
-        self._session.gateway.counters.guard_seconds.observe(now - self.received_at)
+        counters = self._session.gateway.counters
+        if self.queued_at:
+            counters.guard_seconds.observe(self.queued_at - self.received_at)
+            counters.queue_seconds.observe(now - self.queued_at)
+        else:
+            counters.guard_seconds.observe(now - self.received_at)
         if not self.forward.info.long_running:
             self.due = now + self._session.gateway.first_byte_seconds
         forward = self.forward
@@ -167,6 +174,8 @@ class Exchange:
 
     def refused(self, reply: Reply) -> None:
         """There is no connection to be had: nothing was sent."""
+        if self._stream is not None:
+            self._session.count_refusal(self._stream, self._session.clock())
         self._answer(reply)
 
     # -- request: sink of the client's stream ------------------------------------------------

@@ -268,6 +268,10 @@ class Gateway:
         jittered = max(float(floor), wait) * (1.0 + self._random.random())
         return min(ceiling, int(jittered + self._random.random()))
 
+    def spread(self, seconds: float) -> float:
+        """From once to one and a half times ``seconds``, so that those who wait together part."""
+        return seconds * (1.0 + 0.5 * self._random.random())
+
     def body_limit(self, info: RequestInfo) -> int:
         """Largest body in bytes; -1 where it is another server's business (rate-bound only)."""
         if info.is_resource and (

@@ -61,8 +61,9 @@ def over_limit(flow: Flow, rate: float, retry_after: int, representation: Repres
     )
 
 
+@functools.lru_cache(maxsize=64)
 def too_busy(message: str, retry_after: int, representation: Representation) -> Reply:
-    """429 for a bound that is not a rule's."""
+    """429 for a bound that is not a rule's: a few sentences, cached as ``over_limit`` is."""
     return reply_to(kube_status.too_many_requests(message, retry_after), representation)
 
 

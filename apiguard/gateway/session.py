@@ -23,6 +23,7 @@ REFUSALS_PER_SECOND = 5
 """A connection refused more often than this within a second is not read until it is over."""
 
 PENALTY_SECONDS = 1.0
+"""At least; spread upwards, or those who begin together return together, again and again."""
 
 
 class Dispatcher(Protocol):
@@ -98,7 +99,11 @@ class Session:
         if block.length:
             stream.body_limit = self.gateway.body_limit(decision.info)
         self._dispatcher.dispatch(exchange)
-        return None if exchange.finished else exchange
+        if exchange.finished:
+            return None
+        if not exchange.sent_at:
+            exchange.queued_at = self.clock()
+        return exchange
 
     def _fail(self, stream: ServerStream, incident: str) -> None:
         reply = replies.reply_to(internal_error(incident))
@@ -120,16 +125,17 @@ class Session:
         observers = self.gateway.observers
         if observers is not None:
             observers.refused(refuse, now)
-        self._count_refusal(stream, now)
+        self.count_refusal(stream, now)
         stream.send_reply(refuse.reply, close=refuse.close)
 
-    def _count_refusal(self, stream: ServerStream, now: float) -> None:
+    def count_refusal(self, stream: ServerStream, now: float) -> None:
+        """One more answer that asks for patience, by a rule or for want of a connection."""
         if now - self._window >= 1.0:
             self._window = now
             self._refusals = 0
         self._refusals += 1
         if self._refusals > REFUSALS_PER_SECOND:
-            self.quiet_until = now + PENALTY_SECONDS
+            self.quiet_until = now + self.gateway.spread(PENALTY_SECONDS)
             stream.hold_requests()
             self.gateway.counters.hit(bounds.REFUSED_TOO_OFTEN)
 
@@ -161,7 +167,7 @@ class Session:
                 observers.credited(exchange, exchange.uncredited())
             else:
                 observers.forwarded(exchange, outcome, self.clock())
-        if not exchange.sent_at:
+        if exchange.queued_at and not exchange.sent_at:
             self._dispatcher.withdraw(exchange)
 
 

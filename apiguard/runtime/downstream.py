@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 1.0
 """How long bytes nobody wants are read before closing, so that the answer is not reset away."""
 
+READS_PER_TURN = 256
+"""Reads after which a connection that was read rests until the loop has come round.
+
+libuv polls again at once, up to 48 times, whenever 1,024 sockets were ready, and looks at neither
+timers nor callbacks meanwhile. Two thousand clients that ask again as soon as they are answered
+kept it there for six seconds: no report, no deadline, no command was looked at. Resting costs a
+connection 2 us, and only where more than this many are read in one turn.
+"""
+
 _BYTES_ACKED = struct.Struct("=Q")
 _BYTES_ACKED_OFFSET = 120  # tcpi_bytes_acked in Linux's struct tcp_info
 
@@ -47,6 +56,7 @@ class Downstream(asyncio.Protocol):
         "_mark_at",
         "_penalised",
         "_reading",
+        "_resting",
         "_stall_acked",
         "_stalled_at",
         "_traffic",
@@ -77,6 +87,7 @@ class Downstream(asyncio.Protocol):
         )
         self._reading = True
         self._penalised = False
+        self._resting = False
         self._mark: Mark = (State.HEAD, False, 0)
         self._mark_at = traffic.clock()
         self._body_mark = 0
@@ -106,6 +117,7 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         traffic = self._traffic
         traffic.counters.bytes_received += len(data)
+        traffic.reads += 1
         codec = self.codec
         try:
             codec.receive_data(data)
@@ -113,7 +125,9 @@ class Downstream(asyncio.Protocol):
             report_defect(defect)
             self._transport.abort()
         traffic.flush()
-        if codec.held:
+        if traffic.reads > READS_PER_TURN:
+            traffic.rest(self)
+        elif codec.held:
             self._adjust_reading()
 
     def eof_received(self) -> None:
@@ -178,7 +192,7 @@ class Downstream(asyncio.Protocol):
 
     def _must_wait(self) -> bool:
         codec = self.codec
-        if codec.reading_paused or not codec.writable:
+        if self._resting or codec.reading_paused or not codec.writable:
             return True
         if self.session.quiet_until:
             self._sit_out_penalty()
@@ -194,6 +208,12 @@ class Downstream(asyncio.Protocol):
                     self._traffic.counters.hit(bounds.BUFFERED)
                 return True
         return False
+
+    def set_resting(self, resting: bool) -> None:
+        """Not read while it rests; see ``READS_PER_TURN``."""
+        self._resting = resting
+        if not self._transport.is_closing():
+            self._adjust_reading()
 
     def _sit_out_penalty(self) -> None:
         """Refused too often: neither read nor answered until a timer says otherwise."""

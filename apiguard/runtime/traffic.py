@@ -109,6 +109,8 @@ class TrafficServer:
         )
         self.tls = tls
         self.authority = gateway.authenticator.authority
+        self.reads = 0  # of client connections, since the loop last came round
+        self._resting: list[Downstream] = []
         self._listeners: list[Listener] = []
         self._downstreams: set[Downstream] = set()
         self._sources: Counter[str] = Counter()
@@ -190,6 +192,19 @@ class TrafficServer:
         for connection in touched:
             connection.flush()
         touched.clear()
+
+    def rest(self, downstream: Downstream) -> None:
+        """``downstream`` is not read again before the loop has come round."""
+        if not self._resting:
+            self.loop.call_soon(self._next_turn)
+        self._resting.append(downstream)
+        downstream.set_resting(True)
+
+    def _next_turn(self) -> None:
+        self.reads = 0
+        rested, self._resting = self._resting, []
+        for downstream in rested:
+            downstream.set_resting(False)
 
     def _tick(self) -> None:
         now = self.clock()

@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from apiguard.runtime import downstream
+
 from .conftest import StartEcho, StartGuard
 from .storm import Storm
 from .upstreams import EchoUpstream
@@ -42,3 +44,10 @@ async def test_ten_thousand_requests_on_the_other_loop(
     rng: random.Random, echo: StartEcho, guard: StartGuard
 ) -> None:
     await storm(rng, echo, guard, 10_000)
+
+
+async def test_connections_that_rest_after_each_read_lose_nothing(
+    rng: random.Random, echo: StartEcho, guard: StartGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "READS_PER_TURN", 0)
+    await storm(rng, echo, guard, 5_000)

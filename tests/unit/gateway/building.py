@@ -31,6 +31,7 @@ from apiguard.wire.headers import HeaderRules
 from apiguard.wire.heads import RequestHeads
 from apiguard.wire.http1_client import Http1Client
 from apiguard.wire.http1_server import Http1Server
+from apiguard.wire.messages import Reply
 from tests.unit.policy.texts import HEAD
 
 WALL = 1_795_395_000.0
@@ -148,8 +149,12 @@ class FakeDispatcher:
         self.waiting: list[Exchange] = []
         self.withdrawn: list[Exchange] = []
         self.connections: list[Upstream] = []
+        self.refuse_with: Reply | None = None
 
     def dispatch(self, exchange: Exchange) -> None:
+        if self.refuse_with is not None:
+            exchange.refused(self.refuse_with)
+            return
         self.waiting.append(exchange)
         if not self.held:
             self.assign()

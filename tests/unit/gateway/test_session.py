@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from apiguard.demo.certs import Authority
 from apiguard.errors import WireError
+from apiguard.gateway import replies
 from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import PENALTY_SECONDS, REFUSALS_PER_SECOND
 from apiguard.identity.certificate import ClientAuthority, ClientCertificate
@@ -347,14 +348,15 @@ def test_bodies_that_other_servers_bound_are_not_bounded_here(
 # --- the penalty ------------------------------------------------------------------------------
 
 
-def test_a_connection_refused_too_often_within_a_second_is_not_read_for_one() -> None:
+def test_a_connection_refused_too_often_within_a_second_is_not_read_for_about_one() -> None:
     guard = guard_with()
     for _ in range(REFUSALS_PER_SECOND):
         guard.send(head(b"GET", BAD))
         guard.clock.now += 0.1
     assert guard.session.quiet_until == 0.0
     guard.send(head(b"GET", BAD))
-    assert guard.session.quiet_until == guard.clock.now + PENALTY_SECONDS
+    quiet = guard.session.quiet_until - guard.clock.now
+    assert PENALTY_SECONDS <= quiet <= 1.5 * PENALTY_SECONDS
     assert guard.gateway.counters.bounds[bounds.REFUSED_TOO_OFTEN] == 1
 
 
@@ -382,6 +384,28 @@ def test_refusals_spread_over_seconds_cost_no_penalty() -> None:
         guard.send(head(b"GET", BAD))
         guard.clock.now += 1.01 / REFUSALS_PER_SECOND
     assert guard.session.quiet_until == 0.0
+
+
+def test_refusals_for_want_of_a_connection_cost_the_same_penalty() -> None:
+    """A server at its ceiling is asked again and again by those who ignore Retry-After."""
+    guard = Guard(held=True)
+    for _ in range(REFUSALS_PER_SECOND + 1):
+        assert guard.session.quiet_until == 0.0
+        guard.send(head(b"GET"))
+        guard.dispatcher.waiting.pop().refused(replies.UNAVAILABLE)
+    assert guard.session.quiet_until > guard.clock.now
+    answered = len(guard.answered)
+    guard.send(head(b"GET"))
+    assert (guard.dispatcher.waiting, len(guard.answered)) == ([], answered)
+
+
+def test_what_never_waited_for_a_connection_is_not_looked_for_among_those_that_do() -> None:
+    """A thousand wait at a full server; every refusal would pass all of them by."""
+    guard = Guard()
+    guard.dispatcher.refuse_with = replies.UNAVAILABLE
+    guard.send(head(b"GET"))
+    (answer,) = answers(guard, "GET")
+    assert (answer.status, guard.dispatcher.withdrawn) == (503, [])
 
 
 # --- order ------------------------------------------------------------------------------------
