@@ -17,10 +17,14 @@ from apiguard.admin.answers import Answers
 from apiguard.admin.files import AdminFiles
 from apiguard.admin.handlers import Handlers
 from apiguard.admin.listener import IDLE_SECONDS, Listener, find
+from apiguard.admin.overriding import OverrideHandlers
+from apiguard.admin.parameters import ParameterError
+from apiguard.admin.policies import PolicyHandlers
 from apiguard.admin.replies import ACTOR, refuse
+from apiguard.admin.routes import bound
 from apiguard.admin.unixsocket import close_socket, open_socket
 from apiguard.errors import StartupError
-from apiguard.kube.status import Status, entity_too_large, internal_error
+from apiguard.kube.status import Status, bad_request, entity_too_large, internal_error
 from apiguard.policy.config import AdminConfig
 from apiguard.runtime.log import Log
 from apiguard.runtime.rotation import LOOK_SECONDS
@@ -38,6 +42,7 @@ class AdminServer:
     def __init__(self, config: AdminConfig, supervisor: Supervisor, log: Log) -> None:
         """Raises StartupError or ConfigError when a token or TLS file cannot be used."""
         self._config = config
+        self._supervisor = supervisor
         self._log = log
         self._files = AdminFiles(config)
         self._access = Access(config, self._files)
@@ -49,7 +54,13 @@ class AdminServer:
         application = web.Application(
             middlewares=[self._guarded, self._checked], client_max_size=MAX_BODY
         )
-        application.add_routes(Handlers(supervisor, self._files, self._answers).routes())
+        application.add_routes(
+            bound(
+                Handlers(supervisor, self._files, self._answers),
+                PolicyHandlers(supervisor),
+                OverrideHandlers(supervisor),
+            )
+        )
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -134,7 +145,12 @@ class AdminServer:
         request[ACTOR] = actor
         route = route_asked(request)
         if route is not None:
-            problem = not_allowed(request, route, actor) or not_understood(request, route)
+            forbidden = not_allowed(request, route, actor)
+            if forbidden is not None:
+                what = f"{route.method} {route.path}"
+                self._supervisor.operations.note_refused(actor, what, request.path, "forbidden")
+                return refuse(forbidden)
+            problem = not_understood(request, route)
             if problem is not None:
                 return refuse(problem)
         return await handler(request)
@@ -160,6 +176,8 @@ class AdminServer:
                 return await handler(request)
         except TimeoutError:
             return refuse(Status(408, "", "the request took too long"))
+        except ParameterError as error:
+            return refuse(bad_request(str(error)))
         except web.HTTPRequestEntityTooLarge:
             return refuse(entity_too_large(MAX_BODY))
         except web.HTTPException as error:

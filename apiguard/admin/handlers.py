@@ -14,32 +14,53 @@ from apiguard.admin import views
 from apiguard.admin.answers import Answers
 from apiguard.admin.exporter import Exporter
 from apiguard.admin.files import AdminFiles
-from apiguard.admin.replies import actor_of, plain, refuse, reply
-from apiguard.admin.routes import ROUTES
-from apiguard.errors import Problem
-from apiguard.kube.status import (
-    Status,
-    StatusCause,
-    StatusDetails,
-    bad_request,
-    conflict,
-    gateway_timeout,
-    invalid,
+from apiguard.admin.parameters import (
+    ParameterError,
+    body_of,
+    checked_reason,
+    choice,
+    integer,
+    reason_of,
+    seconds,
 )
+from apiguard.admin.refusals import GROUP, status_of
+from apiguard.admin.replies import actor_of, plain, refuse, reply
+from apiguard.kube.status import Status, bad_request, conflict, gateway_timeout
 from apiguard.policy.config import Enforcement
 from apiguard.runtime.control import Question
-from apiguard.runtime.results import Changed, Invalid, NotStored, Stale, WouldChange
-from apiguard.runtime.supervisor import Acknowledgement, LastServer, Supervisor
+from apiguard.runtime.results import LastServer, NotStored
+from apiguard.runtime.supervisor import Supervisor
+from apiguard.telemetry.toptalkers import OVER, SORTS, USER_AGENT
 
-GROUP: Final = "apiguard.io"
 MOST_BUCKETS: Final = 20_000
 DEFAULT_BUCKETS: Final = 20
+
+
+ENFORCEMENT: Final = '{"enforcement": "shadow", "reason": "INC-7"}; null returns to the configured'
+EXPLAIN: Final = '{"method": "GET", "target": "/api/v1/pods", "userAgent": "agent/1", "user": "u"}'
+DRAIN: Final = '{"reason": "INC-7"}'
+
+DEFAULT_TALKERS: Final = 20
+MOST_TALKERS: Final = 1_000
+NEW_SECONDS: Final = 600.0
+"""Who was first seen within it is new, unless ``since`` says otherwise."""
+
+AUDIT_KINDS: Final = ("actions", "requests")
+DEFAULT_EVENTS: Final = 100
+MOST_EVENTS: Final = 10_000
 
 
 class EnforcementBody(msgspec.Struct, forbid_unknown_fields=True):
     """``enforcement`` null returns to what the configuration says."""
 
     enforcement: str | None
+    reason: str = ""
+
+
+class DrainBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Optional altogether."""
+
+    reason: str = ""
 
 
 class ExplainBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -55,17 +76,12 @@ class ExplainBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 
 class Handlers:
-    """Routes of one supervisor."""
+    """Routes of one supervisor: its state, its servers, what its workers saw."""
 
     def __init__(self, supervisor: Supervisor, files: AdminFiles, answers: Answers) -> None:
         self._supervisor = supervisor
         self._files = files
         self._exporter = Exporter(supervisor, files, answers)
-
-    def routes(self) -> list[web.RouteDef]:
-        return [
-            web.route(route.method, route.path, getattr(self, route.handler)) for route in ROUTES
-        ]
 
     # -- health and metrics
 
@@ -102,11 +118,7 @@ class Handlers:
 
     async def get_flows(self, request: web.Request) -> web.Response:
         """``?rule=NAME`` for one rule, ``?buckets=N`` for up to N buckets per limit."""
-        try:
-            most = int(request.query.get("buckets", DEFAULT_BUCKETS))
-        except ValueError:
-            return refuse(bad_request("buckets must be a number"))
-        most = max(0, min(most, MOST_BUCKETS))
+        most = integer(request, "buckets", DEFAULT_BUCKETS, least=0, most=MOST_BUCKETS)
         rule = request.query.get("rule", "")
         return reply(views.flows(self._supervisor, rule, most, time.monotonic()))
 
@@ -128,84 +140,71 @@ class Handlers:
         index = _server_index(name, self._supervisor.config.upstream.servers)
         if index is None:
             return refuse(Status(404, "NotFound", "no such upstream server"))
-        server = self._supervisor.prober.servers[index]
-        change = await self._supervisor.set_drained(server, drained, actor_of(request))
+        change = await self._supervisor.operations.set_drained(
+            self._supervisor.prober.servers[index],
+            drained,
+            actor=actor_of(request),
+            reason=await _reason(request),
+        )
         if isinstance(change, LastServer):
             why = "every other server is drained"
             return refuse(conflict("upstreams", str(index), why, group=GROUP))
         if isinstance(change, NotStored):
-            return refuse(_not_stored(change.reason))
+            return refuse(status_of(change, "", ""))
         described = views.upstream(self._supervisor, index, time.monotonic())
-        return reply({**described, "applied": _workers(change.acknowledged)})
+        return reply({**described, "applied": views.acknowledged(change.acknowledged)})
 
-    # -- policy
-
-    async def get_policy(self, request: web.Request) -> web.Response:
-        """JSON with everything about it, or with ``Accept: application/yaml`` the text alone."""
-        active = self._supervisor.keeper.active
-        headers = {"ETag": f'"{active.revision.generation}"'}
-        if "application/yaml" in request.headers.get("Accept", ""):
-            return plain(active.revision.policy, content_type="application/yaml", headers=headers)
-        described = {**views.policy(active), "policy": active.revision.policy}
-        return reply(described, headers=headers)
-
-    async def put_policy(self, request: web.Request) -> web.Response:
-        """Replaces the policy; ``If-Match: "N"`` or ``?generation=N`` names the one it replaces."""
-        try:
-            generation = _named_generation(request)
-        except ValueError as error:
-            return refuse(bad_request(str(error)))
-        dry_run = request.query.get("dryRun", "")
-        if dry_run not in ("", "All"):
-            return refuse(bad_request("dryRun accepts All"))
-        text = await _text(request)
-        if text is None:
-            return refuse(bad_request("the policy is not UTF-8"))
-        change, acknowledged = await self._supervisor.put_policy(
-            text,
-            "policy",
-            generation=generation,
-            actor=actor_of(request),
-            dry_run=bool(dry_run),
-        )
-        match change:
-            case Changed(active):
-                body = {**views.policy(active), "workers": _workers(acknowledged)}
-                return reply(body, headers={"ETag": f'"{active.revision.generation}"'})
-            case WouldChange(policy):
-                return reply({"dryRun": True, "digest": policy.digest, "rules": len(policy.rules)})
-            case Stale(active=active_generation, named=named):
-                why = f"generation {named} is not active any more, {active_generation} is"
-                return refuse(conflict("throttlepolicies", "policy", why, group=GROUP))
-            case Invalid(problems):
-                return refuse(_invalid(problems))
-            case NotStored(reason):
-                return refuse(_not_stored(reason))
+    # -- enforcement
 
     async def put_enforcement(self, request: web.Request) -> web.Response:
-        modes = ", ".join(mode.value for mode in Enforcement)
-        try:
-            body = msgspec.json.decode(await request.read(), type=EnforcementBody)
-            wanted = "" if body.enforcement is None else Enforcement(body.enforcement).value
-        except (msgspec.MsgspecError, ValueError, UnicodeDecodeError):
-            shape = f'the body must be {{"enforcement": X}}, X one of {modes} or null'
-            return refuse(bad_request(shape))
-        change, acknowledged = await self._supervisor.set_enforcement(wanted, actor_of(request))
+        body = await body_of(request, EnforcementBody, ENFORCEMENT)
+        modes = [mode.value for mode in Enforcement]
+        if body.enforcement is not None and body.enforcement not in modes:
+            raise ParameterError(f"enforcement must be one of {', '.join(modes)} or null")
+        change, acknowledged = await self._supervisor.operations.set_enforcement(
+            body.enforcement or "", actor=actor_of(request), reason=checked_reason(body.reason)
+        )
         if isinstance(change, NotStored):
-            return refuse(_not_stored(change.reason))
-        return reply({**views.enforcement(self._supervisor), "workers": _workers(acknowledged)})
+            return refuse(status_of(change, "", ""))
+        described = views.enforcement(self._supervisor)
+        return reply({**described, "workers": views.acknowledged(acknowledged)})
+
+    # -- who is doing this, who did what
+
+    async def get_top(self, request: web.Request) -> web.Response:
+        """Clients by what they ask for; those first seen within ``since`` are marked."""
+        by = request.query.get("by", "") or USER_AGENT
+        over = choice(request, "over", OVER, "1m")
+        sort = choice(request, "sort", SORTS, "requests")
+        most = integer(request, "limit", DEFAULT_TALKERS, least=1, most=MOST_TALKERS)
+        since = time.time() - seconds(request, "since", NEW_SECONDS)
+        operations = self._supervisor.operations
+        try:
+            top = operations.top(by, over, sort, most)
+        except ValueError as error:
+            raise ParameterError(str(error)) from error
+        return reply(views.top(top, operations.first_seen, since))
+
+    async def get_audit(self, request: web.Request) -> web.Response:
+        """Lines of the record, newest last, as they are in the files."""
+        kind = choice(request, "kind", AUDIT_KINDS, AUDIT_KINDS[0])
+        back = seconds(request, "since", 0.0)
+        most = integer(request, "limit", DEFAULT_EVENTS, least=1, most=MOST_EVENTS)
+        since = time.time() - back if back else 0.0
+        events = self._supervisor.operations.audit(kind, since, most)
+        return reply({"kind": kind, "events": events})
 
     # -- explain
 
     async def post_explain(self, request: web.Request) -> web.Response:
+        body = await body_of(request, ExplainBody, EXPLAIN)
         try:
-            body = msgspec.json.decode(await request.read(), type=ExplainBody)
             # The control channel's own bounds, checked before a worker would be asked.
             question = msgspec.convert(
                 msgspec.structs.asdict(body), type=Question, from_attributes=False
             )
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return refuse(bad_request(f"cannot explain this: {error}"))
+        except msgspec.MsgspecError as error:
+            raise ParameterError(f"cannot explain this: {error}") from error
         answer = await self._supervisor.explain(question)
         if answer is None:
             return refuse(gateway_timeout("no worker serves and answers in time"))
@@ -221,58 +220,9 @@ def _server_index(name: str, servers: Sequence[str]) -> int | None:
     return named[0] if named else None
 
 
-def _named_generation(request: web.Request) -> int | None:
-    """The generation a PUT was made against, None when it names none.
-
-    Raises ValueError when it is no number or two are named that differ.
-    """
-    named: set[int] = set()
-    match = request.headers.get("If-Match", "*").strip()
-    if match != "*":
-        named.add(_number(match.removeprefix("W/").strip('"'), "If-Match"))
-    if "generation" in request.query:
-        named.add(_number(request.query["generation"], "generation"))
-    if len(named) > 1:
-        raise ValueError("If-Match and generation name different generations")
-    return named.pop() if named else None
-
-
-def _number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise ValueError(f"{what} must be a generation's number")
-    return int(text)
-
-
-async def _text(request: web.Request) -> str | None:
-    """The body as text that the policy's YAML reader takes; None when it is not UTF-8.
-
-    JSON is YAML except for tabs between tokens; inside JSON strings there are none.
-    """
-    try:
-        text = (await request.read()).decode()
-    except UnicodeDecodeError:
-        return None
-    return text.replace("\t", " ") if request.content_type == "application/json" else text
-
-
-def _workers(acknowledged: tuple[Acknowledgement, ...]) -> list[dict[str, object]]:
-    return [
-        {"worker": a.worker, "applied": not a.problem, "problem": a.problem} for a in acknowledged
-    ]
-
-
-def _invalid(problems: tuple[Problem, ...]) -> Status:
-    causes = tuple(
-        StatusCause(
-            "FieldValueInvalid",
-            f"line {problem.line}: {problem.reason}" if problem.line else problem.reason,
-            problem.field,
-        )
-        for problem in problems
-    )
-    return invalid("ThrottlePolicy", "policy", causes, group=GROUP)
-
-
-def _not_stored(reason: str) -> Status:
-    message = f"the change was not accepted: stateDir does not take it: {reason}"
-    return Status(507, "InsufficientStorage", message, StatusDetails(retry_after_seconds=5))
+async def _reason(request: web.Request) -> str:
+    """From the body, or from the query where there is none. Raises ParameterError."""
+    if not request.can_read_body:
+        return reason_of(request)
+    body = await body_of(request, DrainBody, DRAIN)
+    return checked_reason(body.reason) or reason_of(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from apiguard.kube.status import Status
+from apiguard.policy.config import camel_case
 from apiguard.runtime.actor import Actor
 
 ACTOR: Final = web.RequestKey("actor", Actor)
@@ -38,6 +40,18 @@ def reply(
         content_type="application/json",
         headers={**HEADERS, **(headers or {})},
     )
+
+
+def as_json(value: object) -> object:
+    """Dataclasses as objects with names in camelCase, whatever they hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            camel_case(field.name): as_json(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, tuple | list):
+        return [as_json(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def plain(

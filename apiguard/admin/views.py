@@ -6,7 +6,7 @@ Everything is computed from the last reports; ``reportAgeSeconds`` says how old 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -15,10 +15,15 @@ import apiguard
 from apiguard.admin.files import AdminFiles
 from apiguard.limiter.flow import Flow, LimitSpec
 from apiguard.limiter.table import BucketView
-from apiguard.runtime.keeper import Active
+from apiguard.runtime.fleet import Slot, State
 from apiguard.runtime.probe import Server
+from apiguard.runtime.results import Acks, GenerationView, OverrideView
 from apiguard.runtime.rotation import Expiry
-from apiguard.runtime.supervisor import Slot, State, Supervisor
+from apiguard.runtime.state import Active
+from apiguard.runtime.supervisor import Supervisor
+from apiguard.telemetry.counters import OVERRIDE_PREFIX, OverrideHits, Totals
+from apiguard.telemetry.firstseen import FirstSeen
+from apiguard.telemetry.toptalkers import USER, USER_AGENT, Sums, Talker, Top
 
 FRESH_SECONDS: Final = 3.0
 """A worker that reported within this time serves: reports come every 200 ms, a saturated loop
@@ -197,6 +202,98 @@ def _worker(slot: Slot, now: float) -> dict[str, Value]:
     }
 
 
+def acknowledged(workers: Acks) -> list[Value]:
+    """Which workers carried a change out."""
+    return [
+        {"worker": one.worker, "applied": not one.problem, "problem": one.problem}
+        for one in workers
+    ]
+
+
+# -- what operators changed
+
+
+def generation(one: GenerationView) -> dict[str, Value]:
+    return {
+        "generation": one.generation,
+        "active": one.active,
+        "digest": one.digest,
+        "name": one.name,
+        "actor": one.actor,
+        "at": instant(one.at),
+        "reason": one.reason,
+        "origin": one.origin,
+    }
+
+
+def override(view: OverrideView, hits: OverrideHits | None, now: float) -> dict[str, Value]:
+    """``now`` is monotonic, as the time of the last hit."""
+    hits = hits or OverrideHits()
+    last = None if hits.last_at is None else round(max(0.0, now - hits.last_at), 1)
+    return {
+        "id": view.id,
+        **view.document,
+        "reason": view.reason,
+        "actor": view.actor,
+        "created": instant(view.created),
+        "expires": instant(view.expires),
+        "remainingSeconds": round(view.remaining_seconds, 1),
+        "endWatches": view.end_watches,
+        "endWatchesSeconds": view.end_watches_seconds,
+        "hits": {"refused": hits.refused, "admitted": hits.admitted, "lastSecondsAgo": last},
+        "workers": acknowledged(view.workers),
+    }
+
+
+# -- who is doing this
+
+
+def top(found: Top, first_seen: FirstSeen, since: float) -> dict[str, Value]:
+    """``since`` is Unix time: whoever was first seen later is new."""
+    return {
+        "by": found.by,
+        "over": found.over,
+        "sort": found.sort,
+        "seconds": round(found.seconds, 1),
+        "totals": _sums(found.totals),
+        "rows": [_talker(row, found, first_seen, since) for row in found.rows],
+    }
+
+
+def _sums(sums: Sums) -> dict[str, Value]:
+    return {
+        "requests": sums.requests,
+        "refused": sums.refused,
+        "bytes": sums.bytes,
+        "upstreamSeconds": round(sums.upstream_seconds, 3),
+        "unpagedLists": sums.unpaged,
+        "rvLessLists": sums.rv_less,
+    }
+
+
+def _talker(row: Talker, found: Top, first_seen: FirstSeen, since: float) -> dict[str, Value]:
+    """Of a pair of names the one that came later counts: before it there was no such pair."""
+    names = [(kind, row.key[kind]) for kind in (USER_AGENT, USER) if row.key.get(kind)]
+    seen = [first for name in names if (first := first_seen.first(*name)) is not None]
+    totals = found.totals
+    return {
+        "key": row.key,
+        **_sums(row.sums),
+        "requestsPerSecond": round(row.sums.requests / max(found.seconds, 0.1), 2),
+        "share": {
+            "requests": _share(row.sums.requests, totals.requests),
+            "bytes": _share(row.sums.bytes, totals.bytes),
+            "upstreamSeconds": _share(row.sums.upstream_seconds, totals.upstream_seconds),
+        },
+        "firstSeen": instant(max(seen)) if seen else None,
+        "new": any(first_seen.is_new(*name, since) for name in names),
+    }
+
+
+def _share(part: float, whole: float) -> float:
+    return round(min(1.0, part / whole), 4) if whole > 0 else 0.0
+
+
 # -- flows
 
 
@@ -225,14 +322,25 @@ def flows(supervisor: Supervisor, rule: str, most: int, now: float) -> dict[str,
 
     ``rule`` restricts to one rule, "" means all.
     """
-    active = supervisor.keeper.active.policy
-    chosen = [*(r.flow for r in active.rules), active.default]
+    chosen = list(supervisor.operations.policy.flows())
     if rule:
         chosen = [flow for flow in chosen if flow.name == rule]
     wanted = {spec.id: spec for flow in chosen for spec in flow.limits}
     merged = _merge(supervisor.slots, wanted, now)
-    counts = supervisor.totals.rules
-    return {"rules": [_flow(flow, counts.get(flow.name, {}), merged, most, now) for flow in chosen]}
+    return {
+        "rules": [
+            _flow(flow, _counted(supervisor.totals, flow.name), merged, most, now)
+            for flow in chosen
+        ]
+    }
+
+
+def _counted(totals: Totals, rule: str) -> Mapping[str, int]:
+    """Requests by decision."""
+    hits = totals.overrides.get(rule.removeprefix(OVERRIDE_PREFIX))
+    if not rule.startswith(OVERRIDE_PREFIX):
+        return totals.rules.get(rule, {})
+    return {} if hits is None else {"forwarded": hits.admitted, "refused": hits.refused}
 
 
 def _merge(
@@ -257,7 +365,7 @@ def _merge(
 
 def _flow(
     flow: Flow,
-    counts: dict[str, int],
+    counts: Mapping[str, int],
     merged: dict[str, list[_Merged]],
     most: int,
     now: float,
