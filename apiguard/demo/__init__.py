@@ -5,6 +5,7 @@ request: a double that used the code under test would agree with its mistakes.
 
 ``encoding``   values <-> JSON bytes as Go writes them
 ``resources``  which resources are served, with their selectable fields
+``customresources``  definitions -> resources that come and go
 ``store``      objects, one revision counter, history, snapshots
 ``protobuf``   values <-> protobuf bytes, by a table of field numbers
 ``negotiation``  Accept -> representation; ``representations`` writes in it

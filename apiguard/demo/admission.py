@@ -68,9 +68,16 @@ def for_create(
     metadata["resourceVersion"] = ""
     if resource.kind in _GENERATIONS or resource.custom:
         metadata["generation"] = 1
-    _DEFAULTS.get(resource.kind, _no_defaults)(value)
+    if resource.custom and _has_status(resource):
+        value.pop("status", None)
+    _fill_defaults(resource, value)
     _validate(resource, value)
     return ordered_as(resource, value)
+
+
+def _fill_defaults(resource: Resource, value: Object) -> None:
+    if not resource.custom:
+        _DEFAULTS.get(resource.kind, _no_defaults)(value)
 
 
 def ordered_as(resource: Resource, value: Object) -> Object:
@@ -78,9 +85,14 @@ def ordered_as(resource: Resource, value: Object) -> Object:
     if not resource.custom:
         message = message_of(resource)
         return ordered(in_go_order(message, value) if message is not None else value)
-    result = dict(sorted(value.items()))
-    result["metadata"] = dict(sorted(value["metadata"].items()))
-    return result
+    found: Object = _sorted(value)
+    return found
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sorted(part) for name, part in sorted(value.items())}
+    return [_sorted(part) for part in value] if isinstance(value, list) else value
 
 
 def for_update(resource: Resource, body: Any, current: Item) -> Object:
@@ -107,7 +119,7 @@ def for_update(resource: Resource, body: Any, current: Item) -> Object:
         value.pop("status", None)
         if "status" in current.value:
             value["status"] = current.value["status"]
-    _DEFAULTS.get(resource.kind, _no_defaults)(value)
+    _fill_defaults(resource, value)
     _validate(resource, value)
     if "generation" in before and value.get("spec") != current.value.get("spec"):
         metadata["generation"] = before["generation"] + 1
@@ -275,6 +287,39 @@ def _workload_defaults(value: Object) -> None:
     value.setdefault("status", {})
 
 
+def _definition_defaults(value: Object) -> None:
+    """Accepted and established at once: there is no controller to wait for."""
+    spec = value.get("spec")
+    names = spec.get("names") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(names, dict) or not names.get("kind"):
+        return
+    kind = str(names["kind"])
+    accepted = {"singular": kind.lower(), "listKind": f"{kind}List", **names}
+    value["spec"] = {"conversion": {"strategy": "None"}, **spec, "names": accepted}
+    if "status" in value:
+        return
+    when = value["metadata"]["creationTimestamp"]
+    value["status"] = {
+        "conditions": [
+            {
+                "type": kind_of,
+                "status": "True",
+                "lastTransitionTime": when,
+                "reason": reason,
+                "message": message,
+            }
+            for kind_of, reason, message in (
+                ("NamesAccepted", "NoConflicts", "no conflicts found"),
+                ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+            )
+        ],
+        "acceptedNames": accepted,
+        "storedVersions": [
+            version["name"] for version in spec.get("versions") or () if version.get("storage")
+        ],
+    }
+
+
 def _no_defaults(_value: Object) -> None:
     """Most kinds have none."""
 
@@ -287,4 +332,5 @@ _DEFAULTS = {
     "Deployment": _workload_defaults,
     "ReplicaSet": _workload_defaults,
     "StatefulSet": _workload_defaults,
+    "CustomResourceDefinition": _definition_defaults,
 }

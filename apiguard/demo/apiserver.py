@@ -21,11 +21,18 @@ from aiohttp.abc import AbstractStreamWriter
 from apiguard.demo.authentication import Authenticator, RequestHeaders
 from apiguard.demo.authorization import Authorizer
 from apiguard.demo.capacity import CapacitySpec, Load
+from apiguard.demo.customresources import Definitions
 from apiguard.demo.encoding import Object
 from apiguard.demo.faults import Faults
 from apiguard.demo.handling import Handler, Services
 from apiguard.demo.pacing import Pacer
-from apiguard.demo.resources import NAMESPACES, SERVICES, Catalogue, Resource
+from apiguard.demo.resources import (
+    CUSTOMRESOURCEDEFINITIONS,
+    NAMESPACES,
+    SERVICES,
+    Catalogue,
+    Resource,
+)
 from apiguard.demo.store import DEFAULT_HISTORY, Store
 from apiguard.demo.target import Query, Target
 from apiguard.demo.verbs import BODY_LIMIT, Verbs
@@ -115,6 +122,9 @@ class EmbeddedApiServer:
         self._listener: asyncio.Server | None = None
         for resource in self.catalogue:
             self._add_hub(resource)
+        self.definitions = Definitions(
+            self.store, CUSTOMRESOURCEDEFINITIONS, self._serve_resource, self._withdraw_resource
+        )
         self._seed_namespaces()
 
     @property
@@ -208,6 +218,14 @@ class EmbeddedApiServer:
 
     def _add_hub(self, resource: Resource) -> None:
         self.hubs[resource] = Hub(self.store.collections[resource], time.time)
+
+    def _serve_resource(self, resource: Resource) -> None:
+        self._add_hub(resource)
+        self.catalogue.add(resource)
+
+    def _withdraw_resource(self, resource: Resource) -> None:
+        self.catalogue.remove(resource)
+        self.hubs.pop(resource).end_all()
 
     def _delivered(self) -> int:
         return sum(hub.delivered for hub in self.hubs.values())

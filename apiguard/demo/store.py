@@ -136,6 +136,10 @@ class Item:
             self._fields = self.resource.selectable(self.value)
         return self._fields
 
+    def of(self, resource: Resource) -> Item:
+        """The same object under another description of its resource."""
+        return Item(resource, self.value, self.revision)
+
     def at(self, revision: int) -> Item:
         """The same object stamped with another revision: what a DELETED event carries."""
         metadata = {**self.value["metadata"], "resourceVersion": str(revision)}
@@ -239,6 +243,12 @@ class Collection:
         while self.log and self.log[0].revision <= revision:
             self.log.popleft()
         self.oldest = max(self.oldest, revision)
+
+    def restore(self, items: Iterable[Item]) -> None:
+        """Puts items in place without a word to anybody: the collection starts with them."""
+        for item in items:
+            self._apply_to_items(Change(item.revision, item, self._items.get(item.key)))
+        self._current = None
 
     def _apply_to_items(self, change: Change) -> None:
         key = change.subject.key

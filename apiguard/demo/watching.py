@@ -55,6 +55,7 @@ class Watcher:
         "collection",
         "columns_sent",
         "cursor",
+        "ended",
         "lagging",
         "namespace",
         "representation",
@@ -81,6 +82,7 @@ class Watcher:
         self.write = write
         self.wake = wake
         self.lagging = False
+        self.ended = False
         self.columns_sent = False
 
     def offer(self, revision: int, data: bytes) -> None:
@@ -91,6 +93,11 @@ class Watcher:
         if not self.write(data):
             self.lagging = True
             self.wake()
+
+    def end(self) -> None:
+        """Ends the stream cleanly; what was written stays written."""
+        self.ended = True
+        self.wake()
 
     def catch_up(self, now: float) -> bool:
         """Writes logged events until the transport is full; true when nothing is missing.
@@ -161,8 +168,18 @@ class Hub:
 
     @property
     def watchers(self) -> int:
+        return sum(len(group.watchers) for group in self._groups())
+
+    def end_all(self) -> int:
+        """Ends every watch; returns how many there were."""
+        ended = [watcher for group in self._groups() for watcher in group.watchers]
+        for watcher in ended:
+            watcher.end()
+        return len(ended)
+
+    def _groups(self) -> list[_Group]:
         values = [by for field in self._indexed.values() for by in field.values()]
-        return sum(len(g.watchers) for groups in (self._plain, *values) for g in groups.values())
+        return [group for groups in (self._plain, *values) for group in groups.values()]
 
     @staticmethod
     def _key(watcher: Watcher) -> _GroupKey:

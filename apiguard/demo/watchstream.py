@@ -141,7 +141,7 @@ class WatchStream:
 
     async def _live(self, watcher: Watcher, deadline: float) -> None:
         next_bookmark = self._next_bookmark(deadline)
-        while (now := self._loop.time()) < deadline and not self._transport.is_closing():
+        while (now := self._loop.time()) < deadline and not self._over(watcher):
             if watcher.lagging:
                 self._wake.clear()
                 await self._writer.drain()
@@ -152,6 +152,9 @@ class WatchStream:
                 next_bookmark = self._next_bookmark(deadline)
             else:
                 await self._sleep(min(next_bookmark, deadline) - now)
+
+    def _over(self, watcher: Watcher) -> bool:
+        return watcher.ended or self._transport.is_closing()
 
     async def _sleep(self, seconds: float) -> None:
         self._wake.clear()

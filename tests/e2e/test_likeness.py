@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from apiguard.demo import protobuf
+from tests.e2e.guard import until
 from tests.e2e.real import RealApiServer
 from tests.e2e.stands import EmbeddedThread, Reply, Way
 
@@ -349,12 +350,33 @@ class Side:
         for space, names in ((SPACE, ("p1", "p2")), (OTHER, ("a", "z"))):
             for name, node in zip(names, ("n1", "n2"), strict=True):
                 self._made(f"/api/v1/namespaces/{space}/pods", _pod(name, node))
+        self._define()
         listed = self.way.ask("GET", f"{MAPS}?limit=2").json["metadata"]
         self.values = {"rv": listed["resourceVersion"], "token": listed["continue"]}
         self._change()
         self.values["end"] = self.way.ask("GET", MAPS).json["metadata"]["resourceVersion"]
 
+    def _define(self) -> None:
+        """A custom resource, and one that is withdrawn again."""
+        definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        gone = "/apis/gone.example.org/v1/things"
+        self._made(definitions, _definition("gone.example.org", "thing"))
+        self._made(definitions, _definition(GROUP, "widget"))
+        for path in (gone, WIDGETS):
+            self._until(path, 200)
+        for name, color in (("w1", "red"), ("w2", "blue")):
+            value = {"metadata": {"name": name}, "spec": {"color": color}, "status": {"n": 1}}
+            self._made(WIDGETS, {"apiVersion": f"{GROUP}/v1", "kind": "Widget", **value})
+        assert self.way.ask("DELETE", f"{definitions}/things.gone.example.org").code == 200
+        self._until(gone, 404)
+
+    def _until(self, path: str, code: int) -> None:
+        until(f"{path} is answered {code}", lambda: self.way.ask("GET", path).code == code)
+
     def _change(self) -> None:
+        for color in ("blue", "red"):
+            self._patched(WIDGET, {"spec": {"color": color}})
+        self._patched(f"{WIDGET}/status", {"status": {"n": 2}})
         for odd in ("no", None, "1"):
             self._patched(f"{MAPS}/m1", {"metadata": {"labels": {"odd": odd}}})
         self._patched(f"{PODS}/p1/status", {"status": {"phase": "Running"}})
@@ -384,6 +406,24 @@ class Side:
         return self.way.ask(case.method, target, headers)
 
 
+def _definition(group: str, singular: str) -> object:
+    names = {"plural": f"{singular}s", "kind": singular.capitalize()}
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    spec = {**schema, "properties": {"color": {"type": "string"}}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "selectableFields": [{"jsonPath": ".spec.color"}],
+        "schema": {"openAPIV3Schema": {**schema, "properties": {"spec": spec}}},
+    }
+    return {
+        "metadata": {"name": f"{singular}s.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
 def _pod(name: str, node: str) -> object:
     spec = {"nodeName": node, "containers": [{"name": "c", "image": "busybox"}]}
     return {"metadata": {"name": name}, "spec": spec}
@@ -403,7 +443,37 @@ def original(real_apiserver: RealApiServer) -> Side:
     return Side("real", real_apiserver.url, real_apiserver.ca_file)
 
 
-ALL = (*LISTS, *SELECTORS, *WATCHES, *ACCEPTS)
+WIDGET = f"{WIDGETS}/w1"
+CUSTOM = (
+    Case(200, WIDGETS),
+    Case(200, f"{WIDGETS}?limit=1"),
+    Case(200, WIDGET),
+    Case(404, f"{WIDGETS}/none"),
+    Case(200, WIDGETS, f"application/json;{LIST}"),
+    Case(200, WIDGETS, f"{PROTOBUF};{LIST}"),
+    Case(200, WIDGET, f"{PROTOBUF};{ONE}"),
+    Case(200, WIDGETS, f"{PROTOBUF},application/json"),
+    Case(200, WIDGETS, "application/*"),
+    Case(406, WIDGETS, PROTOBUF),
+    Case(406, WIDGET, PROTOBUF),
+    Case(406, WIDGETS, "application/cbor"),
+    Case(406, WIDGETS, f"application/json;{ONE}"),
+    Case(200, selected(WIDGETS, field="spec.color=red")),
+    Case(200, selected(WIDGETS, field="spec.color!=red,metadata.name=w2")),
+    Case(400, selected(WIDGETS, field="spec.size=1")),
+    watched(200, WIDGETS, NOW),
+    watched(200, WIDGETS, NOW, INITIAL, MARKED),
+    watched(200, WIDGETS, NOW, "resourceVersion={rv}"),
+    watched(200, WIDGETS, NOW, "resourceVersion={rv}", "fieldSelector=spec.color%3Dred"),
+    watched(200, WIDGETS, NOW, "resourceVersion=1"),
+    watched(200, WIDGETS, NOW, "resourceVersion={rv}", accept=f"{PROTOBUF};{ONE}"),
+    watched(406, WIDGETS, NOW, accept=PROTOBUF),
+    watched(200, WIDGETS, NOW, "resourceVersion=1", accept=f"{PROTOBUF};{ONE}"),
+    Case(404, f"/apis/{GROUP}/v1/namespaces/{SPACE}/gadgets"),
+    Case(404, f"/apis/{GROUP}/v9/namespaces/{SPACE}/widgets"),
+    Case(404, "/apis/gone.example.org/v1/things"),
+)
+ALL = (*LISTS, *SELECTORS, *WATCHES, *ACCEPTS, *CUSTOM)
 each = pytest.mark.parametrize("case", ALL, ids=lambda case: f"{case.target} {case.accept}")
 
 
@@ -435,6 +505,8 @@ def shown(reply: Reply, side: Side, case: Case) -> object:
     if reply.body.startswith(b'{"type"') or not reply.body:
         events = [json.loads(line) for line in reply.body.splitlines()]
         return _events([(event["type"], event["object"]) for event in events])
+    if media.startswith("text/plain"):
+        return reply.body
     binary = media == PROTOBUF
     value = protobuf.decode_body(reply.body) if binary else json.loads(reply.body)
     revision = value.get("metadata", {}).get("resourceVersion")
