@@ -89,14 +89,8 @@ class LineFile:
         """``lines`` in place of everything in the growing file, or raises OSError with the file
         as it was."""
         beside = self._path.with_suffix(".tmp")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            descriptor = os.open(beside, flags, 0o600)
-            try:
-                _write_all(descriptor, lines)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            write_whole(beside, lines)
             beside.replace(self._path)
         except OSError:
             with contextlib.suppress(OSError):
@@ -139,6 +133,17 @@ class LineFile:
         """From the newest to the oldest."""
         base = self._path
         return [base, *(base.with_name(f"{base.name}.{n}") for n in range(1, self._files))]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A file for its owner only with ``data``, on the disk; raises OSError, perhaps half way."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

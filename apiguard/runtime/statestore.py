@@ -34,7 +34,7 @@ import msgspec
 
 from apiguard.errors import StartupError
 from apiguard.runtime.disk import Disk
-from apiguard.runtime.linefile import LineFile
+from apiguard.runtime.linefile import LineFile, write_whole
 
 KEPT_GENERATIONS: Final = 20
 MAX_REVISION_BYTES: Final = 16 << 20
@@ -188,7 +188,7 @@ class StateStore:
         changed nothing."""
         staged = self._path(revision.number).with_suffix(".tmp")
         try:
-            _write(staged, _sealed(revision))
+            write_whole(staged, _sealed(revision))
             self._record_and_place(staged, record)
         except OSError:
             with contextlib.suppress(OSError):
@@ -299,10 +299,6 @@ class StateStore:
                     seen.add(generation)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
 class _Recorded(msgspec.Struct):
     """Of a line on record what names its action."""
 
@@ -313,13 +309,6 @@ def _sealed(revision: Revision) -> bytes:
     body = msgspec.json.encode(revision)
     checksum = hashlib.sha256(body).hexdigest().encode("ascii")
     return b'{"sha256":"%b","revision":%b}' % (checksum, body)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb", opener=_private) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> Revision:
