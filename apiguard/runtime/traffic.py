@@ -109,7 +109,7 @@ class TrafficServer:
         )
         self.tls = tls
         self.authority = gateway.authenticator.authority
-        self.reads = 0  # of client connections, since the loop last came round
+        self.reads = 0  # of client connections, since some last rested
         self._resting: list[Downstream] = []
         self._listeners: list[Listener] = []
         self._downstreams: set[Downstream] = set()

@@ -214,7 +214,9 @@ class Stand:
         server: ApiServer,
         certificates: Certificates,
         policy: str = "",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        """``settings`` are sections of the guard's configuration that the stand has no say in."""
         self.name = name
         self.server = server
         self._folder = folder
@@ -228,6 +230,7 @@ class Stand:
         if policy:
             self.guard.write_policy(policy)
         self.guard.settings["identity"] = {"staticTokensFile": str(server.tokens_file)}
+        self.guard.settings |= settings or {}
         try:
             self.guard.start()
             self.guarded = _way("guarded", self.guard.address, certificates.authority)

@@ -7,14 +7,13 @@ figures themselves are printed (``pytest -s``) and kept as properties of the rep
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pytest
 
 from tests.conftest import Certificates
 from tests.e2e.guard import TOKEN, ask, until
-from tests.e2e.hammer import Group
+from tests.e2e.hammer import Group, HammerProcess
 from tests.e2e.real import TOKENS, free_ports
 from tests.e2e.stands import Stand
 
@@ -83,47 +82,23 @@ def stand(tmp_path: Path, responder: Responder, certificates: Certificates) -> I
     made.close()
 
 
-class Saturation:
-    """Two groups of clients at work; ``end`` returns what became of their requests."""
-
-    def __init__(self, stand: Stand) -> None:
-        groups = (
-            Group("flood", FLOOD, "flood/1", "flood-token"),
-            Group("refused", REFUSED, "refused/1", "refused-token"),
-        )
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.e2e.hammer", str(stand.guard.address[1])),
-                *(str(stand.guarded.authority), json.dumps([asdict(group) for group in groups])),
-            ],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def end(self) -> dict[str, Any]:
-        """Per group the fields of a ``Tally``."""
-        out, _ = self._process.communicate(timeout=30)
-        found: dict[str, Any] = json.loads(out)
-        return found
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
 @pytest.fixture
-def saturation(stand: Stand) -> Iterator[Saturation]:
-    made = Saturation(stand)
-    yield made
-    made.kill()
+def saturation(stand: Stand) -> Iterator[HammerProcess]:
+    """Two groups of clients at work."""
+    groups = (
+        Group("flood", FLOOD, "flood/1", "flood-token"),
+        Group("refused", REFUSED, "refused/1", "refused-token"),
+    )
+    made = HammerProcess(stand.guard.address[1], stand.guarded.authority, groups)
+    try:
+        made.wait()
+        yield made
+    finally:
+        made.kill()
 
 
 def test_a_saturated_guard_is_still_governed(
-    stand: Stand, saturation: Saturation, record_property: Callable[[str, object], None]
+    stand: Stand, saturation: HammerProcess, record_property: Callable[[str, object], None]
 ) -> None:
     guard = stand.guard
     busy = _Share(guard.worker_pids[0])
@@ -144,12 +119,12 @@ def test_a_saturated_guard_is_still_governed(
     flows = _flows(stand)
     tallies = saturation.end()
 
-    last_admitted = tallies["flood"]["last_sent"]["200"]
+    last_admitted = tallies["flood"].last_sent[200]
     p99 = statistics.quantiles(latencies, n=100)[98]
     figures = {
         "worker's share of a core": share,
-        "forwarded": tallies["flood"]["answers"]["200"],
-        "refused": tallies["refused"]["answers"]["429"],
+        "forwarded": tallies["flood"].answers[200],
+        "refused": tallies["refused"].answers[429],
         "PUT answered after seconds": applied - begun,
         "last admission sent after seconds": last_admitted - begun,
         "admin P99 seconds": p99,
@@ -163,8 +138,8 @@ def test_a_saturated_guard_is_still_governed(
     assert last_admitted - begun <= ACTS_WITHIN * HEADROOM
     assert p99 <= ADMIN_P99 * HEADROOM
     assert flows["default"]["refused"] == 0, "kubectl's user has met a limit"
-    assert set(tallies["flood"]["answers"]) == {"200", "429"}
-    assert tallies["flood"]["broken"] == tallies["refused"]["broken"] == 0
+    assert set(tallies["flood"].answers) == {200, 429}
+    assert tallies["flood"].broken == tallies["refused"].broken == 0
 
 
 def _flows(stand: Stand) -> dict[str, Any]:
