@@ -254,7 +254,8 @@ def answer(serve: ServeList, cache: WatchCache, bodies: BodyCache) -> ListAnswer
     """One reader's way through the body."""
     query, snapshot = serve.query, serve.snapshot
     selection = query.selection
-    if (few := _indexed(serve, cache)) is not None:
+    few = None if query.limit or query.start else indexed(selection, snapshot, cache)
+    if few is not None:
         content = items_content(cache.form, few)
     else:
         key = (cache, "list", selection, query.start, query.limit)
@@ -264,16 +265,16 @@ def answer(serve: ServeList, cache: WatchCache, bodies: BodyCache) -> ListAnswer
     return ListAnswer(content, cache.form, snapshot.revision, prefix)
 
 
-def _indexed(serve: ServeList, cache: WatchCache) -> Source | None:
-    """The few items a name or a node selects, without a walk; None where no index helps."""
-    query, selection = serve.query, serve.query.selection
-    if query.limit or query.start:
-        return None
+def indexed(selection: Selection, snapshot: Snapshot, cache: WatchCache) -> Source | None:
+    """The few items a name or a node selects, without a walk; None where no index helps.
+
+    Pods without a node are many and stand in no index.
+    """
     name = selection.name
     if name is not None and (selection.namespace or not cache.spec.namespaced):
-        found = serve.snapshot.get(key_of(selection.namespace, name))
+        found = snapshot.get(key_of(selection.namespace, name))
         items: tuple[Item, ...] = () if found is None else (found,)
-    elif selection.node is not None and serve.snapshot.change == cache.snapshot().change:
+    elif selection.node and snapshot.change == cache.snapshot().change:
         items = cache.on_node(selection.node)
     else:
         return None
@@ -283,7 +284,5 @@ def _indexed(serve: ServeList, cache: WatchCache) -> Source | None:
 def _ranged(serve: ServeList, cache: WatchCache) -> Source:
     query, selection = serve.query, serve.query.selection
     low, high = namespace_range(selection.namespace)
-    if query.start:
-        low = low + query.start
     test = None if selection.unselective else selection.compile(cache.fields)
-    return source_of(serve.snapshot, (low, high), test, query.limit)
+    return source_of(serve.snapshot, (low + query.start, high), test, query.limit)

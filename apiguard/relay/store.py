@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -25,7 +26,7 @@ from apiguard.kube.objects import FieldTable, ObjectError, Peek, peeker
 from apiguard.kube.status import Representation
 from apiguard.memo import Memo
 from apiguard.relay.diff import difference
-from apiguard.relay.eventlog import Event, EventLog, LogBounds
+from apiguard.relay.eventlog import Event, EventLog, Frame, LogBounds
 from apiguard.relay.item import Item
 from apiguard.relay.selection import Fields
 from apiguard.relay.snapshot import Snapshot, SortedItems
@@ -93,6 +94,7 @@ class WatchCache:
         self._labels: Memo[tuple[tuple[str, str], ...], dict[str, str]] = Memo(_SHARED_LABELS)
         self._snapshot: Snapshot | None = None
         self._change = 0
+        self._bookmark: tuple[tuple[int, bool], Frame] | None = None
         self._checkpoints: list[tuple[int, Snapshot]] = []  # position in the log, state before it
         self._past: dict[int, Snapshot] = {}
 
@@ -115,6 +117,7 @@ class WatchCache:
         self._check_list(envelope)
         self.form = self._form_of(envelope, items)
         self.bookmarks = BookmarkTemplate(self.form)
+        self._bookmark = None
         self.log = EventLog(self.form, envelope.resource_version, self.spec.log)
         self._items.fill(items)
         self._by_node = {}
@@ -127,8 +130,17 @@ class WatchCache:
         self._advance(envelope.resource_version, now)
         self.ready = True
 
-    def converge(self, envelope: ListEnvelope, items: list[Item], now: float) -> list[Event] | None:
-        """Applies a later list as the events that lead to it; None (and nothing) if inexact."""
+    def converge(
+        self,
+        envelope: ListEnvelope,
+        items: list[Item],
+        now: float,
+        tell: Callable[[Event], None],
+    ) -> bool:
+        """Applies a later list as the events that lead to it; False (and nothing) if inexact.
+
+        ``tell`` hears of each event while it is the last in the log.
+        """
         self._check_list(envelope)
         if envelope.resource_version < self.revision:
             raise BackwardsError(f"a list at {envelope.resource_version} after {self.revision}")
@@ -136,18 +148,21 @@ class WatchCache:
         last = self.revision
         events = difference(self.snapshot().walk(), items, last, envelope.resource_version)
         if events is None:
-            return None
+            return False
         self.log.bridge(last, envelope.resource_version)
         for event in events:
             self._commit(event, now)
+            self._advance(event.revision, now)
+            tell(event)
         self._advance(envelope.resource_version, now)
-        return events
+        return True
 
     def apply(self, raw: RawEvent, now: float) -> Event | None:
         """One watch event other than ERROR; None for a bookmark."""
         body = self.form.item_of(raw.body)
         if raw.type is EventType.BOOKMARK:
             version = self.bookmarks.learn(body)
+            self._bookmark = None
             if version < self.revision:
                 raise BackwardsError(f"a bookmark at {version} after {self.revision}")
             self._advance(version, now)
@@ -204,6 +219,14 @@ class WatchCache:
                 del self._past[next(iter(self._past))]
             self._past[revision] = found
         return found
+
+    def bookmark(self, revision: int, *, initial_end: bool) -> Frame:
+        """A BOOKMARK event; many streams ask for the same one, so the latest is kept."""
+        key = revision, initial_end
+        if self._bookmark is None or self._bookmark[0] != key:
+            data = self.bookmarks.frame(revision, initial_end=initial_end)
+            self._bookmark = key, Frame(data)
+        return self._bookmark[1]
 
     def on_node(self, node: str) -> tuple[Item, ...]:
         """The items of one spec.nodeName now, in order."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiguard.relay.diff import difference
+from apiguard.relay.eventlog import Event
 from apiguard.relay.item import Item
 from apiguard.relay.store import BackwardsError
 
@@ -76,8 +77,8 @@ def test_what_cannot_have_happened_is_not_told(
 def test_a_cache_converges_and_marks_the_gap() -> None:
     cache = with_pods([pod("a/x", 3), pod("a/y", 4)], 5)
     later = listed([pod("a/x", 8), pod("a/z", 9)], 12)
-    events = cache.converge(*read_list(later, cache), 1.0)
-    assert events is not None
+    events: list[Event] = []
+    assert cache.converge(*read_list(later, cache), 1.0, events.append)
     assert [(e.revision, e.subject.key) for e in events] == [(6, "a/y"), (8, "a/x"), (9, "a/z")]
     assert keys(cache.snapshot()) == ["a/x", "a/z"]
     assert cache.revision == 12
@@ -89,5 +90,5 @@ def test_a_cache_converges_and_marks_the_gap() -> None:
 def test_a_list_from_the_past_is_refused() -> None:
     cache = with_pods([pod("a/x", 3)], 5)
     with pytest.raises(BackwardsError):
-        cache.converge(*read_list(listed([pod("a/x", 3)], 4), cache), 1.0)
+        cache.converge(*read_list(listed([pod("a/x", 3)], 4), cache), 1.0, lambda _: None)
     assert cache.revision == 5

