@@ -215,7 +215,7 @@ class _Ladder:
     def turn(self, now: float) -> None:
         """Begin a new slot when it is time."""
         index = int((now + self._phase) // _SECONDS[0])
-        if index == self._index:
+        if index <= self._index:
             return
         if any(self._totals):
             slot = _frozen(self._index, self._live, self._totals)
