@@ -12,8 +12,8 @@ not of defence.
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from .flow import Flow, Per
 from .keys import KeyOf, key_of, owner_of
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Stage:
     """The chosen share of one flow's keys.
 
-    Nothing is remembered per key: hashing anew takes 0.5 µs for a user's name (3.11, 2-core VM),
-    a bounded memo saves a quarter of that and would be one more thing clients can fill.
+    Nothing is remembered per key: hashing a user's name anew takes 0.4 µs, looking it up in a
+    bounded memo 0.2 (3.11, 2-core VM), and that would be one more thing clients can fill.
     """
 
     __slots__ = ("_key_of", "_percent", "_seed")
@@ -35,14 +35,17 @@ class Stage:
     def __init__(self, flow: Flow) -> None:
         self._key_of = _staged_by(flow)
         self._percent = flow.percent
-        self._seed = zlib.crc32(flow.name.encode("utf-8", "surrogatepass") + b"\0")
+        self._seed = crc32(flow.name.encode("utf-8", "surrogatepass") + b"\0")
 
     def chosen(self, info: RequestInfo, caller: Caller) -> bool:
         """Whether the flow refuses on this request's key."""
         key = self._key_of(info, caller)
         text = key if isinstance(key, str) else "\0".join(key)
-        hashed = zlib.crc32(text.encode("utf-8", "surrogatepass"), self._seed)
-        return hashed % 100 < self._percent
+        try:
+            data = text.encode()
+        except UnicodeEncodeError:
+            data = text.encode("utf-8", "surrogatepass")
+        return crc32(data, self._seed) % 100 < self._percent
 
 
 def _staged_by(flow: Flow) -> KeyOf:

@@ -6,9 +6,10 @@ was not, admitted where it was not, freed of limits, or nothing.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from heapq import nlargest
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from apiguard.telemetry.sample import Sample
@@ -67,9 +68,10 @@ class RuleEffects:
     effects: Effects
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """How many of one record's requests each effect befalls."""
+class Parts(NamedTuple):
+    """How many of one record's ``requests`` each effect befalls."""
+
+    requests: float
 
     newly_refused: float
     newly_admitted: float
@@ -90,6 +92,8 @@ class _Figures:
         self.requests = self.bytes = self.seconds = 0.0
 
     def add(self, record: Sample, requests: float) -> None:
+        if requests <= 0.0:
+            return
         self.records += 1
         self.requests += requests
         self.bytes += requests * record.bytes_out
@@ -99,81 +103,63 @@ class _Figures:
         return Effect(self.records, self.requests, round(self.bytes), self.seconds)
 
 
-class EffectSum:
-    """Effects in the making: of all, of one client or of one rule."""
-
-    __slots__ = (
-        "_admitted",
-        "_after",
-        "_before",
-        "_exempted",
-        "_refused",
-        "_total",
-        "_unchanged",
-        "_would",
+def effects_of(records: Iterable[tuple[Sample, Parts]]) -> Effects:
+    """All of ``records`` together."""
+    total, refused, admitted = _Figures(), _Figures(), _Figures()
+    exempted, unchanged, would = _Figures(), _Figures(), _Figures()
+    before = after = 0.0
+    for record, parts in records:
+        total.add(record, parts.requests)
+        refused.add(record, parts.newly_refused)
+        admitted.add(record, parts.newly_admitted)
+        exempted.add(record, parts.exempted)
+        unchanged.add(record, parts.unchanged)
+        would.add(record, parts.would_refuse)
+        before += parts.refused_before
+        after += parts.refused_after
+    return Effects(
+        total=total.effect(),
+        newly_refused=refused.effect(),
+        newly_admitted=admitted.effect(),
+        exempted=exempted.effect(),
+        unchanged=unchanged.effect(),
+        would_refuse=would.effect(),
+        refused_before=before,
+        refused_after=after,
     )
 
-    def __init__(self) -> None:
-        self._total = _Figures()
-        self._refused = _Figures()
-        self._admitted = _Figures()
-        self._exempted = _Figures()
-        self._unchanged = _Figures()
-        self._would = _Figures()
-        self._before = self._after = 0.0
 
-    def add(self, record: Sample, parts: Parts) -> None:
-        self._total.add(record, record.weight)
-        if parts.newly_refused:
-            self._refused.add(record, parts.newly_refused)
-        if parts.newly_admitted:
-            self._admitted.add(record, parts.newly_admitted)
-        if parts.exempted:
-            self._exempted.add(record, parts.exempted)
-        if parts.unchanged:
-            self._unchanged.add(record, parts.unchanged)
-        if parts.would_refuse:
-            self._would.add(record, parts.would_refuse)
-        self._before += parts.refused_before
-        self._after += parts.refused_after
+class _Row:
+    """The records of one key, and by what the key is ranked."""
 
-    @property
-    def rank(self) -> tuple[float, float]:
-        """By what rows are chosen: requests treated otherwise, then requests."""
-        changed = self._refused.requests + self._admitted.requests + self._exempted.requests
-        return changed, self._total.requests
-
-    def effects(self) -> Effects:
-        return Effects(
-            total=self._total.effect(),
-            newly_refused=self._refused.effect(),
-            newly_admitted=self._admitted.effect(),
-            exempted=self._exempted.effect(),
-            unchanged=self._unchanged.effect(),
-            would_refuse=self._would.effect(),
-            refused_before=self._before,
-            refused_after=self._after,
-        )
-
-
-class EffectSums(Generic[K]):
-    """One EffectSum per key."""
-
-    __slots__ = ("_by_key",)
+    __slots__ = ("changed", "records", "requests")
 
     def __init__(self) -> None:
-        self._by_key: dict[K, EffectSum] = {}
+        self.changed = self.requests = 0.0
+        self.records: list[tuple[Sample, Parts]] = []
 
-    def of(self, key: K) -> EffectSum:
-        found = self._by_key.get(key)
-        if found is None:
-            found = self._by_key[key] = EffectSum()
-        return found
+
+class Ranking(Generic[K]):
+    """Records by key. Only the keys that rank first are ever summed up: in a flood of invented
+    names nearly every record has one of its own."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self) -> None:
+        self._rows: dict[K, _Row] = {}
+
+    def add(self, key: K, record: Sample, parts: Parts) -> None:
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = _Row()
+        row.changed += parts.newly_refused + parts.newly_admitted + parts.exempted
+        row.requests += parts.requests
+        row.records.append((record, parts))
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._rows)
 
     def first(self, most: int) -> list[tuple[K, Effects]]:
-        """The ``most`` of highest rank."""
-        ranked = sorted(self._by_key.items(), key=lambda item: item[1].rank, reverse=True)
-        return [(key, found.effects()) for key, found in ranked[:most]]
+        """The ``most`` keys with most requests treated otherwise, then with most requests."""
+        ranked = nlargest(most, self._rows.items(), key=lambda i: (i[1].changed, i[1].requests))
+        return [(key, effects_of(row.records)) for key, row in ranked]
