@@ -14,6 +14,7 @@ request: a double that used the code under test would agree with its mistakes.
 ``patching``   JSON patch, merge patch, strategic merge patch
 ``capacity``   a virtual CPU: how long a request takes and when the server collapses
 ``faults``     slow, fail, hang, reset on demand
+``control``    watches dropped, stalled or expired; compaction; old backups restored
 ``cluster``    nodes, pods and the rest, deterministic by seed; churn
 ``apiserver``  ``EmbeddedApiServer``: all of it behind aiohttp
 ``demo``       the API server, the guard and the files of ``apiguard demo``

@@ -10,7 +10,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,10 +21,11 @@ from aiohttp.abc import AbstractStreamWriter
 from apiguard.demo.authentication import Authenticator, RequestHeaders
 from apiguard.demo.authorization import Authorizer
 from apiguard.demo.capacity import CapacitySpec, Load
+from apiguard.demo.control import Control
 from apiguard.demo.customresources import Definitions
 from apiguard.demo.encoding import Object
 from apiguard.demo.faults import Faults
-from apiguard.demo.handling import Handler, Services
+from apiguard.demo.handling import Counted, Handler, Services
 from apiguard.demo.pacing import Pacer
 from apiguard.demo.resources import (
     CUSTOMRESOURCEDEFINITIONS,
@@ -37,6 +38,7 @@ from apiguard.demo.store import DEFAULT_HISTORY, Store
 from apiguard.demo.target import Query, Target
 from apiguard.demo.verbs import BODY_LIMIT, Verbs
 from apiguard.demo.watching import Hub
+from apiguard.demo.watchstream import BOOKMARK_EVERY
 from apiguard.kube.identity import Identity
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class ApiServerOptions:
     ``everybody``      allow every authenticated or anonymous request, as without an authorizer
     ``clients``        authorities of client certificates; ``tls`` must then ask for them
     ``demo_faults``    serve ``POST /demo/faults`` to loopback
+    ``bookmark_every`` seconds between the bookmarks of a watch
     ``history``        changes remembered per resource, the reach of watches and old lists
     """
 
@@ -88,6 +91,7 @@ class ApiServerOptions:
     demo_faults: bool = False
     history: int = DEFAULT_HISTORY
     seed: int = 0
+    bookmark_every: float = BOOKMARK_EVERY
 
 
 class _Request(web.BaseRequest):
@@ -98,7 +102,10 @@ class _Request(web.BaseRequest):
 
 
 class EmbeddedApiServer:
-    """Start it, talk to ``url``, look at ``store``, ``faults`` and ``requests``, stop it."""
+    """Start it, talk to ``url``, look at ``store``, ``requests`` and ``counts``, stop it.
+
+    ``faults`` and ``control`` break it on purpose.
+    """
 
     def __init__(self, options: ApiServerOptions | None = None) -> None:
         self.options = options if options is not None else ApiServerOptions()
@@ -116,6 +123,8 @@ class EmbeddedApiServer:
         )
         self.requests: deque[Received] = deque(maxlen=REQUEST_LOG)
         self.hubs: dict[Resource, Hub] = {}
+        self.control = Control(self.store, self.hubs)
+        self.counts: Counter[Counted] = Counter()
         self.port = self.options.port
         self._pacer: Pacer | None = None
         self._web: web.Server | None = None
@@ -148,6 +157,9 @@ class EmbeddedApiServer:
             self.rng,
             f"{self.options.host}:{self.port}",
             self.options.demo_faults,
+            self.control,
+            self.counts,
+            self.options.bookmark_every,
         )
         handler = Handler(services)
 
@@ -183,6 +195,14 @@ class EmbeddedApiServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    async def kill(self) -> None:
+        """Dies as a process does: every connection is reset and nobody listens any more.
+
+        What it stored stays; ``listen`` brings it back on the same port.
+        """
+        await self.stop_listening()
+        self.cut_connections()
 
     def cut_connections(self) -> int:
         """Resets every open connection; returns how many."""

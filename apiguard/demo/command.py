@@ -81,6 +81,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--updates", default=5.0, show_default=True, help="Pod changes per second.")
 @click.option("--seed", default=7, show_default=True, help="Same seed, same cluster.")
 @click.option("--history", default=10_000, show_default=True, help="Changes kept per resource.")
+@click.option("--bookmark-every", default=60.0, show_default=True, help="Seconds; of each watch.")
 @click.option("--cores", default=0.0, show_default=True, help="Virtual cores; 0: unlimited.")
 @click.option("--memory-limit", default=4096, show_default=True, help="MiB before it collapses.")
 def main(
@@ -100,6 +101,7 @@ def main(
     updates: float,
     seed: int,
     history: int,
+    bookmark_every: float,
     cores: float,
     memory_limit: int,
 ) -> None:
@@ -111,6 +113,7 @@ def main(
     \b
       curl -X POST URL/demo/faults -d '{"faults": [{"verbs": ["list"], "delay": 2.0}]}'
       curl -X POST URL/demo/faults -d '{"failingChecks": ["etcd"]}'
+      curl -X POST URL/demo/faults -d '{"actions": ["endWatches", "compact"]}'
       curl -X DELETE URL/demo/faults
     """
     if (cert is None) != (key is None):
@@ -129,6 +132,7 @@ def main(
         demo_faults=True,
         history=history,
         seed=seed,
+        bookmark_every=bookmark_every,
     )
     cluster = ClusterSpec(
         nodes=nodes,

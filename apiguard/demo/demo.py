@@ -242,6 +242,11 @@ Use the cluster through the guard:
   kubectl create configmap hello --from-literal=a=b
   kubectl --context viewer auth whoami
 
+See who asks for what, and stop whom you choose:
+  export APIGUARD_CONFIG="{workspace.contexts.absolute()}" {path}
+  apiguard top
+  apiguard ban --user-agent 'noisy-agent/*' --for 2m --reason 'trying it' --dry-run
+
 Throttle a user-agent. First six requests, all 200:
   {noisy}
 Then put a policy that allows it one request every two seconds, and send them again:
@@ -251,7 +256,8 @@ Then put a policy that allows it one request every two seconds, and send them ag
 Now the burst of 2 passes and the rest is 429, while kubectl notices nothing.
 
 Look inside:
-  curl {bearer} {admin}/v1/flows
+  apiguard flows
+  apiguard status
   curl {bearer} {admin}/v1/status
   curl {admin}/readyz?verbose
 

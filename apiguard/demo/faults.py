@@ -6,6 +6,7 @@ tests through ``Faults`` and in the demo by ``POST /demo/faults``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -74,13 +75,30 @@ class Faults:
 _SETTABLE = {f.name for f in fields(Fault)} - {"hits"}
 
 
-def read_faults(document: Any) -> tuple[list[Fault], set[str]]:
-    """``{"faults": [{...}], "failingChecks": ["etcd"]}`` -> values; raises ``ValueError``."""
-    if not isinstance(document, dict) or set(document) - {"faults", "failingChecks"}:
-        raise ValueError('expected {"faults": [...], "failingChecks": [...]}')
-    return (
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One ``POST /demo/faults``: ``actions`` are done once, in order, and not remembered."""
+
+    faults: list[Fault]
+    failing_checks: set[str]
+    actions: list[str]
+
+
+def read_faults(document: Any, actions: Collection[str] = ()) -> Wanted:
+    """``{"faults": [{...}], "failingChecks": ["etcd"], "actions": ["endWatches"]}`` -> values.
+
+    Raises ``ValueError``; ``actions`` are the names there are.
+    """
+    if not isinstance(document, dict) or set(document) - {"faults", "failingChecks", "actions"}:
+        raise ValueError('expected {"faults": [...], "failingChecks": [...], "actions": [...]}')
+    named = [str(name) for name in document.get("actions", [])]
+    for name in named:
+        if name not in actions:
+            raise ValueError(f"unknown action {name!r}; there are {', '.join(sorted(actions))}")
+    return Wanted(
         [_read_fault(entry) for entry in document.get("faults", [])],
         {str(name) for name in document.get("failingChecks", [])},
+        named,
     )
 
 

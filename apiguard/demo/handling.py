@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,9 +19,10 @@ from apiguard.demo import (
 )
 from apiguard.demo.authentication import Authenticator
 from apiguard.demo.authorization import MASTERS, Attributes, Authorizer
+from apiguard.demo.control import Control
 from apiguard.demo.duration import duration_problem
 from apiguard.demo.encoding import NotJsonError, Object, decode, encode, pretty
-from apiguard.demo.negotiation import JSON
+from apiguard.demo.negotiation import JSON, negotiate
 from apiguard.demo.pacing import Pacer
 from apiguard.demo.resourcerequest import ResourceRequest
 from apiguard.demo.resources import Catalogue, Resource
@@ -30,6 +32,11 @@ from apiguard.demo.watching import Hub
 from apiguard.kube.identity import Identity
 
 Parts = Sequence[str]
+
+
+# Verb, resource (``pods`` or ``pods/status``) and representation, as in ``Representation.label``;
+# "" where none could be negotiated.
+Counted = tuple[str, str, str]
 
 
 @dataclass(slots=True)
@@ -46,6 +53,9 @@ class Services:
     rng: random.Random
     address: str
     demo_faults: bool
+    control: Control
+    counts: Counter[Counted]
+    bookmark_every: float
 
 
 class Handler:
@@ -79,6 +89,7 @@ class Handler:
         services = self.services
         if services.demo_faults and target.path == "/demo/faults":
             return await self._demo_faults(request)
+        self._count(request, target)
         pacer = services.pacer
         if pacer is not None and pacer.down:
             raise ConnectionResetError("the modelled server is restarting")
@@ -103,6 +114,19 @@ class Handler:
         return await ResourceRequest(self, request, target, resource, identity, factor).answer(
             headers
         )
+
+    def _count(self, request: web.BaseRequest, target: Target) -> None:
+        """Counts a request for a served resource, whatever becomes of it."""
+        services = self.services
+        resource = services.catalogue.find(target.group, target.version, target.resource)
+        if resource is None:
+            return
+        name = f"{target.resource}/{target.subresource}" if target.subresource else target.resource
+        try:
+            label = negotiate(request.headers.get(hdrs.ACCEPT, ""), resource).label
+        except problems.ApiError:
+            label = ""
+        services.counts[target.verb, name, label] += 1
 
     async def _apply_fault(self, request: web.BaseRequest, target: Target) -> float:
         fault = self.services.faults.hit(target, request.headers.get(hdrs.USER_AGENT, ""))
@@ -131,21 +155,27 @@ class Handler:
         peer = request.remote or ""
         if peer not in ("127.0.0.1", "::1"):
             raise problems.page_not_found()
-        found = self.services.faults
+        found, actions = self.services.faults, self.services.control.actions
         if request.method == "DELETE":
             found.clear()
         elif request.method == "POST":
             try:
-                added, failing = faults.read_faults(decode(await request.read()))
+                wanted = faults.read_faults(decode(await request.read()), actions)
             except (NotJsonError, ValueError) as error:
                 raise problems.bad_request(str(error)) from None
-            found.active.extend(added)
-            found.failing_checks |= failing
+            found.active.extend(wanted.faults)
+            found.failing_checks |= wanted.failing_checks
+            for name in wanted.actions:
+                actions[name]()
         shown = {
             "faults": [
                 {name: getattr(f, name) for name in faults.Fault.__slots__} for f in found.active
             ],
             "failingChecks": sorted(found.failing_checks),
+            "requests": [
+                {"verb": verb, "resource": name, "representation": label, "count": number}
+                for (verb, name, label), number in sorted(self.services.counts.items())
+            ],
         }
         return Answer(200, pretty(shown) + b"\n")
 

@@ -61,6 +61,13 @@ class Representation:
         return f"{self.media}/{self.transform}/{self.version}/{self.include}"
 
     @property
+    def label(self) -> str:
+        """Its name in counts: json, protobuf, json-metadata, protobuf-metadata or table."""
+        if self.transform == TABLE:
+            return "table"
+        return ("protobuf" if self.binary else "json") + ("-metadata" if self.transform else "")
+
+    @property
     def binary(self) -> bool:
         return self.media == PROTOBUF
 

@@ -127,7 +127,13 @@ class ResourceRequest:
             await self._charge_list(self._verbs.store.collections[resource].bytes)
         hub = self._services.hubs[resource]
         stream = WatchStream(
-            watch, self._verbs.store, hub, self._request.writer, transport, time.time
+            watch,
+            self._verbs.store,
+            hub,
+            self._request.writer,
+            transport,
+            time.time,
+            self._services.bookmark_every,
         )
         await stream.run()
         await response.write_eof()

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from cachetools import LRUCache
@@ -176,6 +177,14 @@ class Change:
         return self._tombstone
 
 
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """Every object at one revision, as ``Store.restore`` takes it."""
+
+    revision: int
+    items: Mapping[Resource, tuple[Item, ...]]
+
+
 class Collection:
     """All objects of one resource."""
 
@@ -245,7 +254,12 @@ class Collection:
         self.oldest = max(self.oldest, revision)
 
     def restore(self, items: Iterable[Item]) -> None:
-        """Puts items in place without a word to anybody: the collection starts with them."""
+        """Starts over with ``items``, without history and without a word to anybody."""
+        self.log.clear()
+        self._items.clear()
+        self._keys.clear()
+        self._snapshots.clear()
+        self.bytes = 0
         for item in items:
             self._apply_to_items(Change(item.revision, item, self._items.get(item.key)))
         self._current = None
@@ -336,6 +350,18 @@ class Store:
     def compact(self, revision: int) -> None:
         for collection in self.collections.values():
             collection.compact(revision)
+
+    def backup(self) -> Backup:
+        items = {resource: found.items() for resource, found in self.collections.items()}
+        return Backup(self.revision, items)
+
+    def restore(self, backup: Backup) -> None:
+        """Objects and revision as they were; revisions given since are given again."""
+        self.revision = backup.revision
+        self._revisions = count(backup.revision + 1)
+        for resource, collection in self.collections.items():
+            collection.restore(backup.items.get(resource, ()))
+            collection.oldest = backup.revision
 
     def _write(self, collection: Collection, value: Object, previous: Item | None) -> Item:
         revision = self._next()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from apiguard.demo import problems
 from apiguard.demo.negotiation import TABLE, Representation
 from apiguard.demo.options import Selectors
 from apiguard.demo.representations import event_frame, table_event
@@ -56,6 +57,7 @@ class Watcher:
         "columns_sent",
         "cursor",
         "ended",
+        "error",
         "lagging",
         "namespace",
         "representation",
@@ -83,6 +85,7 @@ class Watcher:
         self.wake = wake
         self.lagging = False
         self.ended = False
+        self.error: problems.ApiError | None = None
         self.columns_sent = False
 
     def offer(self, revision: int, data: bytes) -> None:
@@ -94,9 +97,9 @@ class Watcher:
             self.lagging = True
             self.wake()
 
-    def end(self) -> None:
-        """Ends the stream cleanly; what was written stays written."""
-        self.ended = True
+    def end(self, error: problems.ApiError | None = None) -> None:
+        """Ends the stream, behind an ERROR event if there is an ``error``."""
+        self.ended, self.error = True, error
         self.wake()
 
     def catch_up(self, now: float) -> bool:
@@ -141,6 +144,8 @@ class Hub:
 
     def __init__(self, collection: Collection, clock: Callable[[], float]) -> None:
         self.delivered = 0
+        self.stalled = False
+        self.waiting: list[Callable[[], None]] = []  # called when a stall is over
         self._collection = collection
         self._clock = clock
         self._plain: dict[_GroupKey, _Group] = {}
@@ -170,12 +175,32 @@ class Hub:
     def watchers(self) -> int:
         return sum(len(group.watchers) for group in self._groups())
 
-    def end_all(self) -> int:
+    def end_all(self, error: problems.ApiError | None = None) -> int:
         """Ends every watch; returns how many there were."""
-        ended = [watcher for group in self._groups() for watcher in group.watchers]
+        ended = self._all()
         for watcher in ended:
-            watcher.end()
+            watcher.end(error)
         return len(ended)
+
+    def stall(self) -> None:
+        """Says nothing to anybody until ``resume``."""
+        self.stalled = True
+        log = self._collection.log
+        for watcher in self._all():
+            if log and not watcher.lagging:  # it was told everything up to here
+                watcher.cursor = max(watcher.cursor, log[-1].revision)
+
+    def resume(self) -> None:
+        """Lets every watcher read on from the log."""
+        self.stalled = False
+        for watcher in self._all():
+            watcher.lagging = True
+            watcher.wake()
+        for wake in tuple(self.waiting):
+            wake()
+
+    def _all(self) -> list[Watcher]:
+        return [watcher for group in self._groups() for watcher in group.watchers]
 
     def _groups(self) -> list[_Group]:
         values = [by for field in self._indexed.values() for by in field.values()]
@@ -201,6 +226,8 @@ class Hub:
                 return
 
     def _spread(self, change: Change) -> None:
+        if self.stalled:
+            return
         self._tell(self._plain, change)
         for field, by_value in self._indexed.items():
             versions = (change.item, change.previous)

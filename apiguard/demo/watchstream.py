@@ -21,7 +21,7 @@ from apiguard.demo.store import CompactedError, Store
 from apiguard.demo.verbs import select
 from apiguard.demo.watching import Hub, Watcher, chunk
 
-BOOKMARK_EVERY = 60.0  # seconds
+BOOKMARK_EVERY = 60.0  # seconds, kube-apiserver's
 BOOKMARK_BEFORE_DEADLINE = 2.0  # seconds
 FRESHNESS_WAIT = 3.0  # seconds a watch or list waits for a revision it was told of
 # Bytes a transport may hold unsent before its watcher reads from the log instead; above the
@@ -73,8 +73,10 @@ class WatchStream:
         writer: AbstractStreamWriter,
         transport: asyncio.WriteTransport,
         clock: Callable[[], float],
+        bookmark_every: float = BOOKMARK_EVERY,
     ) -> None:
         self._watch = watch
+        self._bookmark_every = bookmark_every
         self._store = store
         self._hub = hub
         self._writer = writer
@@ -92,6 +94,8 @@ class WatchStream:
             return
         if self._watch.representation.transform == PARTIAL_LIST:
             return  # an event is no list: upstream fails to convert the first one and ends
+        if self._hub.stalled:
+            await self._stalled(deadline)
         collection = self._store.collections[self._watch.resource]
         start = self._store.revision if options.revision is None else options.revision
         watcher = Watcher(
@@ -110,6 +114,8 @@ class WatchStream:
             watcher.lagging = not watcher.catch_up(self._clock())
             self._hub.join(watcher)
             await self._live(watcher, deadline)
+            if watcher.error is not None:
+                self._end_with(watcher.error)
         except CompactedError as error:
             self._end_with(problems.too_old_revision(watcher.cursor, error.oldest))
         finally:
@@ -142,7 +148,9 @@ class WatchStream:
     async def _live(self, watcher: Watcher, deadline: float) -> None:
         next_bookmark = self._next_bookmark(deadline)
         while (now := self._loop.time()) < deadline and not self._over(watcher):
-            if watcher.lagging:
+            if self._hub.stalled:
+                await self._sleep(deadline - now)
+            elif watcher.lagging:
                 self._wake.clear()
                 await self._writer.drain()
                 if watcher.catch_up(self._clock()):
@@ -155,6 +163,15 @@ class WatchStream:
 
     def _over(self, watcher: Watcher) -> bool:
         return watcher.ended or self._transport.is_closing()
+
+    async def _stalled(self, deadline: float) -> None:
+        """Before the first byte of a watch that came while the others were stalled."""
+        self._hub.waiting.append(self._wake.set)
+        try:
+            while self._hub.stalled and (now := self._loop.time()) < deadline:
+                await self._sleep(deadline - now)
+        finally:
+            self._hub.waiting.remove(self._wake.set)
 
     async def _sleep(self, seconds: float) -> None:
         self._wake.clear()
@@ -169,7 +186,7 @@ class WatchStream:
             return deadline
         now = self._loop.time()
         last = deadline - BOOKMARK_BEFORE_DEADLINE
-        regular = now + BOOKMARK_EVERY
+        regular = now + self._bookmark_every
         if now < last:
             return min(regular, last)
         return deadline

@@ -1,8 +1,10 @@
-"""The files of ``apiguard demo``: certificates, tokens, kubeconfig, configuration, policies."""
+"""The files of ``apiguard demo``: certificates, tokens, kubeconfig, contexts, configuration,
+policies."""
 
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -84,6 +86,7 @@ class Workspace:
         self.policy = folder / "policy.yaml"
         self.throttle = folder / "throttle.yaml"
         self.kubeconfig = folder / "kubeconfig"
+        self.contexts = folder / "apiguard.yaml"
         self.tokens = folder / "tokens.csv"
         self.admin_token = folder / "admin.token"
         self.state = folder / "state"
@@ -103,6 +106,7 @@ class Workspace:
         self._write_tokens(tokens)
         write_secret(self.admin_token, f"{secrets.token_urlsafe(24)}\n".encode())
         write_secret(self.kubeconfig, _yaml(self._kubeconfig(authority.certificate, tokens)))
+        write_secret(self.contexts, json.dumps(self._contexts(), indent=2).encode())
         self.config.write_bytes(_yaml(self._config()))
         self.policy.write_text(_POLICY)
         self.throttle.write_text(_THROTTLE + _without_head(_POLICY))
@@ -139,6 +143,15 @@ class Workspace:
             "stateDir": self.state.name,
             "policyFile": self.policy.name,
         }
+
+    def _contexts(self) -> Object:
+        """What the operator's commands read: $APIGUARD_CONFIG; JSON, which they read fastest."""
+        guard = {
+            "name": "demo",
+            "server": f"http://127.0.0.1:{self.ports.admin}",
+            "tokenFile": self.admin_token.name,
+        }
+        return {"currentContext": "demo", "contexts": [{"name": "demo", "guards": [guard]}]}
 
     def _kubeconfig(self, authority: bytes, tokens: dict[str, str]) -> Object:
         data = base64.b64encode(authority).decode()
