@@ -126,7 +126,17 @@ class FakeGuard:
         if route is None:
             return Said(404, "404: Not Found")
         answer = route(asked) if callable(route) else route
+        if asked.path == "/v1/top" and isinstance(answer, dict):
+            answer = answer | {
+                "rows": [_by(r, asked.query["by"]) for r in answer.get("rows") or []]
+            }
         return answer if isinstance(answer, Said) else Said(200, answer)
+
+
+def _by(row: dict[str, Any], dimensions: str) -> dict[str, Any]:
+    """A row's key has what was asked by, a request as verb and resource."""
+    names = {*dimensions.split(","), "verb", "resource"}
+    return row | {"key": {name: value for name, value in row["key"].items() if name in names}}
 
 
 class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

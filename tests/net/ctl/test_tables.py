@@ -119,7 +119,8 @@ def test_nothing_to_show_is_said_on_stderr(run: Run, guard: FakeGuard) -> None:
 
 def test_an_answer_of_another_shape_is_shown_as_far_as_it_goes(run: Run, guard: FakeGuard) -> None:
     for path in ("top", "status", "flows", "upstreams", "overrides", "audit", "whoami"):
-        for answer in ({}, [], {"rows": None, "rules": [1], "workers": "x", "overrides": {}}):
+        odd: list[object] = [{}, [], {"rows": None, "rules": [1], "workers": "x", "overrides": {}}]
+        for answer in odd:
             guard.routes[f"GET /v1/{path}"] = answer
             done = run(path)
             assert done.exit_code == 0, (path, answer, done.output, done.exception)
