@@ -21,7 +21,7 @@ class Observers:
 
     Both together, what they do at the end of an interval included, cost 0.8 us a request among
     few busy clients and 2.3 us where each request has a client of its own (1,000 in an interval;
-    3.11, 2-core VM).
+    3.11, 2-core VM). Amid a whole exchange, where nothing is warm, it is 3 to 4 us of 35.
     """
 
     __slots__ = ("activity", "sampler")
