@@ -6,8 +6,8 @@ rather than the candidate with what was answered then: buckets begin full here a
 and the error is the same on both sides.
 
 A report says how it was sampled and what it cannot know; its figures are estimates by weight.
-20,000 samples under 1,000 rules and a ban laid over them take 0.5 s of CPU with 200 clients and
-1.0 s at worst, however many clients there are (3.11, 2-core VM, both cores busy otherwise).
+20,000 samples under 1,000 rules and a ban laid over them take 0.6 s of CPU with 200 clients and
+below 0.9 at worst, however many clients there are (3.11, 2-core VM, both cores busy otherwise).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MOST_RECORDS = 20_000
 """Samples replayed; of more the newest are."""
 
-MOST_DISTINCT = 2_500
+MOST_DISTINCT = 1_500
 """Requests told apart by who made them and of what: these are what a replay costs, each being
 matched anew. Where there are more, every second, third … sample stands for its neighbours too."""
 

@@ -137,6 +137,15 @@ def test_another_policy_with_another_percentage_is_followed_at_once() -> None:
     assert before < 20 < 180 < after
 
 
+def test_nothing_is_remembered_of_policies_that_are_gone() -> None:
+    gateway = gateway_of(rule("percent: 1,"))
+    for percent in range(2, 20):
+        decide(gateway, AGENT)
+        gateway.apply_policy(gateway_of(rule(f"percent: {percent},")).policy, 0.5)
+    decide(gateway, AGENT)
+    assert len(gateway._judge._stages) == 1
+
+
 # --- two flows at once --------------------------------------------------------------------------
 
 AS_EVE = b"Impersonate-User: eve"

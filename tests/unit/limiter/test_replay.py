@@ -84,3 +84,11 @@ def test_a_broken_weight_charges_what_it_stands_for() -> None:
     limiter, asked = Limiter(), flow(limit(0.001, 1))
     assert admit(limiter, asked, LIST_PODS, verified("u"), 5.0, 0.4) == 0.4
     assert admit(limiter, asked, LIST_PODS, verified("u"), 5.0, 0.4) == 0.0  # no whole token left
+
+
+def test_what_flows_in_beyond_the_burst_is_lost() -> None:
+    """A client that asks for less than its rate saves up one burst and no more."""
+    limiter, asked = Limiter(), flow(limit(10, 10))
+    for i in range(50):
+        assert admit(limiter, asked, LIST_PODS, verified("u"), i * 0.5, 2.0) == 2.0
+    assert admit(limiter, asked, LIST_PODS, verified("u"), 24.6, 200.0) <= 10 + 0.1 * 10
