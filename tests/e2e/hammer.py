@@ -27,7 +27,10 @@ from typing import Any
 _READ = 65_536
 _BUSY = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _SECONDS_KEPT = 100_000
+_READY = "ready\n"
 _NOBODY = -1
+_CHUNKED = -1
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Group:
     target: str = "/api/v1/namespaces/default/pods/web-0"
     method: str = "GET"
     body: str = ""
+    content_type: str = ""
     pause: float = 0.0
     source: str = "127.0.0.1"
     agents: int = 1
@@ -58,6 +62,8 @@ class Group:
 
     def _request(self, agent: str) -> bytes:
         length = f"Content-Length: {len(self.body)}\r\n" if self.body else ""
+        if self.content_type:
+            length += f"Content-Type: {self.content_type}\r\n"
         return (
             f"{self.method} {self.target} HTTP/1.1\r\nHost: kubernetes\r\nUser-Agent: {agent}\r\n"
             f"Authorization: Bearer {self.token}\r\n{length}\r\n{self.body}"
@@ -99,14 +105,29 @@ Tallies = dict[str, Tally]
 
 
 class Client:
-    """One connection with at most one request under way; lengths are always declared."""
+    """One connection with at most one request under way; of bodies only the end is looked at."""
 
-    __slots__ = ("_buffer", "_requests", "_sock", "answered", "group", "pause", "sent", "waits")
+    __slots__ = (
+        "_code",
+        "_head",
+        "_left",
+        "_requests",
+        "_sock",
+        "_tail",
+        "answered",
+        "group",
+        "pause",
+        "sent",
+        "waits",
+    )
 
     def __init__(self, sock: ssl.SSLSocket, group: Group, requests: Iterator[bytes]) -> None:
         self._sock = sock
         self._requests = requests
-        self._buffer = b""
+        self._head = b""
+        self._code = 0  # of the answer whose body is being received
+        self._left = 0  # of a declared body; what comes in chunks has _CHUNKED
+        self._tail = b""
         self.group = group.name
         self.pause = group.pause
         self.sent = 0.0
@@ -136,24 +157,36 @@ class Client:
         if not data:
             self.waits = False
             return _NOBODY
-        self._buffer += data
-        if not self._complete():
+        if not self._complete(data if self._code else self._begin(data)):
             return 0
-        code = int(self._buffer[9:12])
-        self._buffer = b""
+        code, self._code = self._code, 0
         self.answered = True
         self.waits = False
         return code
 
-    def _complete(self) -> bool:
-        head, found, body = self._buffer.partition(b"\r\n\r\n")
+    def _begin(self, data: bytes) -> bytes:
+        """Takes the head once it is whole; returns what follows it."""
+        self._head += data
+        head, found, body = self._head.partition(b"\r\n\r\n")
         if not found:
-            return False
+            return b""
+        self._head = b""
+        self._tail = b"\r\n"
+        self._code = int(head[9:12])
         fields = head.lower()
-        if b"\r\ntransfer-encoding: chunked" in fields:
-            return body.endswith(b"0\r\n\r\n")
+        chunked = b"\r\ntransfer-encoding: chunked" in fields
         length = fields.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
-        return len(body) >= int(length)
+        self._left = _CHUNKED if chunked else int(length)
+        return body
+
+    def _complete(self, data: bytes) -> bool:
+        if not self._code:
+            return False
+        if self._left == _CHUNKED:
+            self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+            return self._tail == _LAST_CHUNK
+        self._left -= len(data)
+        return self._left <= 0
 
 
 class Hammer:
@@ -258,19 +291,20 @@ class HammerProcess:
     def wait(self) -> None:
         """Until every connection has had an answer."""
         line = self._line()
-        assert line == "ready\n", f"the hammer said {line!r}"
+        assert line == _READY, f"the hammer said {line!r}"
 
     def tally(self) -> Tallies:
         """Per group what happened since the last look."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return _tallies(self._line())
+        line = self._line()
+        return _tallies(self._line() if line == _READY else line)
 
     def end(self) -> Tallies:
         """As ``tally``, and the clients are gone."""
         out, _ = self._process.communicate(timeout=30)
-        return _tallies(out)
+        return _tallies(out.removeprefix(_READY))
 
     def kill(self) -> None:
         self._process.kill()

@@ -28,6 +28,7 @@ from tests.e2e.real import PROXY_NAME, TOKENS
 KUBECTL = Path(sys.executable).with_name("kubectl")
 SERVER_NAME = "kubernetes.default.svc"
 ADMIN, VIEWER = "admin-token", "viewer-token"
+SMALL_CLUSTER = ("--nodes", "3", "--pods", "20", "--updates", "5")
 COMMAND_SECONDS = 60.0  # for one kubectl command on a busy machine
 
 
@@ -47,7 +48,10 @@ class ApiServer(Protocol):
 class EmbeddedProcess:
     """The embedded API server with a small, changing cluster, as a process of its own."""
 
-    def __init__(self, folder: Path, certificates: Certificates) -> None:
+    def __init__(
+        self, folder: Path, certificates: Certificates, options: Sequence[str] = SMALL_CLUSTER
+    ) -> None:
+        """``options`` of the embedded server's command line say how large it is."""
         self.tokens_file = folder / "tokens.csv"
         self.tokens_file.write_text(TOKENS)
         self.ca_file = certificates.authority
@@ -59,7 +63,7 @@ class EmbeddedProcess:
                     *(sys.executable, "-m", "apiguard.demo.apiserver", "--port", "0"),
                     *("--cert", str(certificate), "--key", str(key)),
                     *("--tokens", str(self.tokens_file)),
-                    *("--nodes", "3", "--pods", "20", "--updates", "5"),
+                    *options,
                 ],
                 stdout=output,
                 stderr=output,
