@@ -38,8 +38,12 @@ if TYPE_CHECKING:
     from apiguard.gateway.session import Session
 
 
+SLOW_SECONDS = 2.0
+"""After so long observers hear of a request that has not ended: in an incident the lists that
+overwhelm upstream take longer than anybody can wait to learn whose they are."""
+
 CREDIT_SECONDS = 10.0
-"""How long bytes of a stream may wait until observers are told of them."""
+"""How long what a stream or a slow request did since may wait until observers are told of it."""
 
 _LOOKING_VERBS = frozenset({"head", "options"})
 """Verbs of non-resource requests that RequestInfo counts as mutating, as kube-apiserver does."""
@@ -74,12 +78,14 @@ class Exchange:
 
     ``code`` is the status the client got, 0 while it got none; ``head`` what upstream answered,
     None before and for answers of our own; ``bytes_out`` of its body have gone to the client.
-    ``credit_at`` is when observers should next hear of the bytes of a stream, 0 for what is none:
-    a long-running request is told of when upstream answers, not when it ends.
+    ``credit_at`` is when observers should next hear of its bytes and seconds, 0 while they have
+    not heard of it at all: most are told of when they end, a long-running request when upstream
+    answers, a slow one after ``SLOW_SECONDS``. ``sampled`` says whether samplers saw it.
     """
 
     __slots__ = (
         "_credited",
+        "_credited_at",
         "_held",
         "_line",
         "_pieces",
@@ -96,6 +102,7 @@ class Exchange:
         "head",
         "queued_at",
         "received_at",
+        "sampled",
         "sent_at",
         "tunnel",
     )
@@ -127,6 +134,7 @@ class Exchange:
         self.head: ResponseHead | None = None
         self.bytes_out = 0
         self.credit_at = 0.0
+        self.sampled = False
 
     @property
     def info(self) -> RequestInfo:
@@ -229,9 +237,9 @@ class Exchange:
         session.gateway.counters.upstream_seconds.observe(now - self.sent_at)
         if self.due:
             self.due = now + session.gateway.first_byte_seconds
-        if self.forward.info.long_running:
-            self.credit_at = now + CREDIT_SECONDS
-            self._credited = self.bytes_out
+        if self.forward.info.long_running and not self.credit_at:
+            self._begin_credit(now)
+            self.sampled = True
             session.stream_began(self, now)
         if not stream.writable and self._upstream is not None:
             self._upstream.pause_body()
@@ -283,16 +291,27 @@ class Exchange:
     # -- observing ---------------------------------------------------------------------------
 
     def credit(self, now: float) -> None:
-        """Tells observers of a stream's bytes when they are due; called at every tick."""
-        if self.credit_at and now >= self.credit_at:
+        """Tells observers of what takes its time when that is due; called at every tick."""
+        if not self.credit_at:
+            if now - self.received_at >= SLOW_SECONDS:
+                self._begin_credit(now)
+                self._session.slow(self, now)
+        elif now >= self.credit_at:
+            self._session.went_on(self, now)
             self.credit_at = now + CREDIT_SECONDS
-            self._session.stream_sent(self, self.uncredited())
 
-    def uncredited(self) -> int:
-        """Bytes of a stream that observers have not been told of; from here on they have."""
-        more = self.bytes_out - self._credited
+    def _begin_credit(self, now: float) -> None:
+        self.credit_at = now + CREDIT_SECONDS
         self._credited = self.bytes_out
-        return more
+        self._credited_at = now
+
+    def uncredited(self, now: float) -> tuple[int, float]:
+        """Bytes and upstream's seconds that observers have not been told of; from here on they
+        have. A stream takes no seconds of upstream's once it began."""
+        more, since = self.bytes_out - self._credited, max(self._credited_at, self.sent_at)
+        self._credited, self._credited_at = self.bytes_out, now
+        timed = self.sent_at and not self.forward.info.long_running
+        return more, now - since if timed else 0.0
 
     # -- endings -----------------------------------------------------------------------------
 

@@ -62,33 +62,45 @@ class Observers:
 
     def forwarded(self, exchange: Exchange, decision: str, now: float) -> None:
         """The exchange ended; or its stream began, of which more bytes may come."""
-        forward = exchange.forward
-        sent_at = exchange.sent_at
-        seconds = now - sent_at if sent_at else 0.0
         if self.activity is not None:
-            self.activity.count(forward.caller, forward.info, exchange.bytes_out, seconds)
-        sampler = self.sampler
-        if sampler is not None:
-            reservoir = sampler.admitted
-            reservoir.seen += 1
-            if reservoir.seen >= reservoir.due:
-                reservoir.keep(
-                    Observation(
-                        now,
-                        forward.info,
-                        forward.caller,
-                        forward.flow.name,
-                        "",
-                        decision,
-                        exchange.code,
-                        exchange.bytes_out,
-                        sent_at - exchange.received_at if sent_at else 0.0,
-                        seconds,
-                        exchange.head.lines if exchange.head is not None else b"",
-                    )
-                )
+            self.counted(exchange, now)
+        if self.sampler is not None:
+            self.sampled(exchange, decision, now)
 
-    def credited(self, exchange: Exchange, bytes_out: int) -> None:
-        """A stream that has been told of sent this much more."""
-        if bytes_out and self.activity is not None:
-            self.activity.credit(exchange.forward.caller, exchange.forward.info, bytes_out)
+    def counted(self, exchange: Exchange, now: float) -> None:
+        """The exchange is one request by now, ended or not."""
+        if self.activity is not None:
+            forward, sent_at = exchange.forward, exchange.sent_at
+            seconds = now - sent_at if sent_at else 0.0
+            self.activity.count(forward.caller, forward.info, exchange.bytes_out, seconds)
+
+    def sampled(self, exchange: Exchange, decision: str, now: float) -> None:
+        """Samplers may choose the exchange, as it is now."""
+        if self.sampler is None:
+            return
+        reservoir = self.sampler.admitted
+        reservoir.seen += 1
+        if reservoir.seen >= reservoir.due:
+            forward, sent_at = exchange.forward, exchange.sent_at
+            reservoir.keep(
+                Observation(
+                    now,
+                    forward.info,
+                    forward.caller,
+                    forward.flow.name,
+                    "",
+                    decision,
+                    exchange.code,
+                    exchange.bytes_out,
+                    sent_at - exchange.received_at if sent_at else 0.0,
+                    now - sent_at if sent_at else 0.0,
+                    exchange.head.lines if exchange.head is not None else b"",
+                )
+            )
+
+    def credited(self, exchange: Exchange, now: float) -> None:
+        """An exchange that has been counted went on."""
+        bytes_out, seconds = exchange.uncredited(now)
+        if self.activity is not None and (bytes_out or seconds):
+            forward = exchange.forward
+            self.activity.credit(forward.caller, forward.info, bytes_out, seconds)

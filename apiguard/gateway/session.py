@@ -149,11 +149,17 @@ class Session:
         if observers is not None:
             observers.forwarded(exchange, _outcome(exchange.forward, False), now)
 
-    def stream_sent(self, exchange: Exchange, bytes_out: int) -> None:
-        """A long-running answer grew by ``bytes_out``."""
+    def slow(self, exchange: Exchange, now: float) -> None:
+        """A request has been under way for a while: observers need not wait for its end."""
         observers = self.gateway.observers
         if observers is not None:
-            observers.credited(exchange, bytes_out)
+            observers.counted(exchange, now)
+
+    def went_on(self, exchange: Exchange, now: float) -> None:
+        """A request that observers know of has gone on."""
+        observers = self.gateway.observers
+        if observers is not None:
+            observers.credited(exchange, now)
 
     def exchange_finished(self, exchange: Exchange, *, failed: bool) -> None:
         """Called by the exchange, exactly once."""
@@ -163,10 +169,13 @@ class Session:
         gateway.counters.count(forward.flow.name, outcome, forward.info.verb, exchange.code)
         observers = gateway.observers
         if observers is not None:
+            now = self.clock()
             if exchange.credit_at:
-                observers.credited(exchange, exchange.uncredited())
+                observers.credited(exchange, now)
+                if not exchange.sampled:
+                    observers.sampled(exchange, outcome, now)
             else:
-                observers.forwarded(exchange, outcome, self.clock())
+                observers.forwarded(exchange, outcome, now)
         if exchange.queued_at and not exchange.sent_at:
             self._dispatcher.withdraw(exchange)
 

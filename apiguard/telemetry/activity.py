@@ -47,7 +47,8 @@ class ActivityRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ``source``      textual IP address
     ``verb``        as in RequestInfo
     ``resource``    as in RequestInfo.qualified; the first two segments of a non-resource path
-    ``requests``    all that ended, and watches that began; ``refused`` by the guard are among them
+    ``requests``    all that ended, watches that began, and slow requests once they are known to be
+                    slow; ``refused`` by the guard are among them
     ``bytes_out``   bytes of response bodies
     ``upstream_seconds``  from sending to the end of the answer, of a watch to its beginning
     ``unpaged``, ``rv_less``  LISTs without limit, and without resourceVersion
@@ -128,11 +129,12 @@ class Activity:
         cell.requests += 1
         cell.refused += 1
 
-    def credit(self, caller: Caller, info: RequestInfo, bytes_out: int) -> None:
-        """A stream that has been counted sent this much more."""
+    def credit(self, caller: Caller, info: RequestInfo, bytes_out: int, seconds: float) -> None:
+        """A request that has been counted got this much more, and took so much longer."""
         key = (caller, info.verb, info.qualified or info.path, info.shape._value_)
         cell = self._cells.get(key) or self._new_cell(key)
         cell.bytes_out += bytes_out
+        cell.seconds += seconds
 
     def _new_cell(self, key: _Key) -> Cell:
         caller, verb, resource, shape = key

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from apiguard.gateway.exchange import CREDIT_SECONDS
+from apiguard.gateway.exchange import CREDIT_SECONDS, SLOW_SECONDS
 from apiguard.gateway.observers import Observers
 from apiguard.telemetry.activity import Activity, ActivityRow
 from apiguard.telemetry.sample import Sample, Sampler
@@ -119,6 +119,45 @@ def test_bytes_of_a_tunnel_are_counted() -> None:
     guard.server.receive_eof()
     row = guard.row()
     assert (row.resource, row.requests, row.bytes_out) == ("pods/exec", 1, 10)
+
+
+def test_a_slow_list_is_told_of_before_it_ends_and_counted_once() -> None:
+    guard = Observed(held=True)
+    guard.send(head(b"GET", ALICE))
+    exchange = guard.session.exchange
+    assert exchange is not None
+    exchange.credit(guard.clock.now + SLOW_SECONDS - 0.1)
+    assert guard.activity.take() == (), "not yet slow"
+    guard.clock.now += SLOW_SECONDS
+    exchange.credit(guard.clock.now)
+    row = guard.row()
+    assert (row.requests, row.upstream_seconds) == (1, 0.0), "it waits for a connection"
+    guard.clock.now += 3
+    upstream = guard.dispatcher.assign()
+    guard.clock.now += CREDIT_SECONDS
+    exchange.credit(guard.clock.now)
+    row = guard.row()
+    assert (row.requests, row.upstream_seconds) == (0, CREDIT_SECONDS)
+    assert guard.sampler.take() == (), "its code is not known yet"
+    guard.clock.now += 1.5
+    upstream.answer(OK)
+    row, sample = guard.row(), guard.sample()
+    assert (row.requests, row.upstream_seconds) == (0, 1.5)
+    assert row.bytes_out == sample.bytes_out > 0
+    assert (sample.code, sample.upstream_seconds) == (200, CREDIT_SECONDS + 1.5)
+
+
+def test_a_slow_watch_is_counted_once_and_sampled_at_its_end() -> None:
+    guard = Observed()
+    guard.send(head(b"GET", ALICE, target=WATCH))
+    exchange = guard.session.exchange
+    assert exchange is not None
+    guard.clock.now += SLOW_SECONDS
+    exchange.credit(guard.clock.now)
+    guard.upstream.answer(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n")
+    row = guard.row()
+    assert (row.requests, row.bytes_out) == (1, 5)
+    assert guard.sample().code == 200
 
 
 def test_a_request_nobody_answered_costs_upstream_the_time_it_waited() -> None:

@@ -55,9 +55,9 @@ def test_lists_say_what_they_lack() -> None:
 
 def test_bytes_of_a_stream_count_no_request() -> None:
     activity, who = Activity(), caller()
-    activity.credit(who, PODS, 4_096)
+    activity.credit(who, PODS, 4_096, 0.5)
     (row,) = activity.take()
-    assert (row.requests, row.bytes_out) == (0, 4_096)
+    assert (row.requests, row.bytes_out, row.upstream_seconds) == (0, 4_096, 0.5)
 
 
 @pytest.mark.parametrize(
