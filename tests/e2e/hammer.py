@@ -39,7 +39,7 @@ class Group:
 
     ``pause`` seconds lie between two requests of a connection, unless the answer takes longer.
     ``source`` is the loopback address they come from. ``agents`` above 1 gives every request the
-    next of so many user-agents: ``agent`` with a number after it.
+    next of so many user-agents: ``agent`` with a number after it; ``tokens`` likewise.
     """
 
     name: str
@@ -53,20 +53,24 @@ class Group:
     pause: float = 0.0
     source: str = "127.0.0.1"
     agents: int = 1
+    tokens: int = 1
 
     def requests(self) -> Iterator[bytes]:
         """Without end."""
-        if self.agents == 1:
-            return itertools.repeat(self._request(self.agent))
-        return (self._request(f"{self.agent}{n}") for n in itertools.cycle(range(self.agents)))
+        if self.agents == self.tokens == 1:
+            return itertools.repeat(self._request(self.agent, self.token))
+        return (
+            self._request(f"{self.agent}{n % self.agents}", f"{self.token}{n % self.tokens}")
+            for n in itertools.count()
+        )
 
-    def _request(self, agent: str) -> bytes:
+    def _request(self, agent: str, token: str) -> bytes:
         length = f"Content-Length: {len(self.body)}\r\n" if self.body else ""
         if self.content_type:
             length += f"Content-Type: {self.content_type}\r\n"
         return (
             f"{self.method} {self.target} HTTP/1.1\r\nHost: kubernetes\r\nUser-Agent: {agent}\r\n"
-            f"Authorization: Bearer {self.token}\r\n{length}\r\n{self.body}"
+            f"Authorization: Bearer {token}\r\n{length}\r\n{self.body}"
         ).encode()
 
 

@@ -18,7 +18,6 @@ import contextlib
 import itertools
 import math
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from tests.conftest import Certificates
 from tests.e2e.guard import TOKEN, ask, until
 from tests.e2e.hammer import Group, HammerProcess, Tally
 from tests.e2e.real import free_ports
+from tests.e2e.responder import listens
 from tests.e2e.stands import Stand
 
 ROOT = Path(__file__).parents[2]
@@ -83,16 +83,10 @@ def paced(folder: Path, certificates: Certificates) -> Iterator[Paced]:
     pair = map(str, certificates.server)
     with subprocess.Popen([*command, *pair, str(SLOTS), str(SECONDS)], cwd=ROOT) as process:
         try:
-            until("upstream listens", lambda: _listens(port))
+            until("upstream listens", lambda: listens(port))
             yield Paced(f"https://127.0.0.1:{port}", certificates.authority, tokens)
         finally:
             process.kill()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
 
 
 @dataclass(slots=True)

@@ -6,14 +6,10 @@ figures themselves are printed (``pytest -s``) and kept as properties of the rep
 
 from __future__ import annotations
 
-import http.client
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +18,12 @@ import pytest
 from tests.conftest import Certificates
 from tests.e2e.guard import TOKEN, ask, until
 from tests.e2e.hammer import Group, HammerProcess
-from tests.e2e.real import TOKENS, free_ports
+from tests.e2e.real import TOKENS
+from tests.e2e.responder import Responder, responding
 from tests.e2e.stands import Stand
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 HEADROOM = 5
 ACTS_WITHIN = 1.0  # seconds from sending the PUT
 ADMIN_P99 = 0.1  # seconds
@@ -51,28 +47,10 @@ LOOSE = _policy("requestsPerSecond: 1000000, burst: 1000000")
 TIGHT = _policy("requestsPerSecond: 0")
 
 
-@dataclass(frozen=True, slots=True)
-class Responder:
-    """The upstream of the benchmarks: fixed answers, faster than the guard."""
-
-    url: str
-    ca_file: Path
-    tokens_file: Path
-
-
 @pytest.fixture
 def responder(tmp_path: Path, certificates: Certificates) -> Iterator[Responder]:
-    plain, tls = free_ports(2)
-    tokens = tmp_path / "tokens.csv"
-    tokens.write_text(FLOOD_TOKENS)
-    command = [sys.executable, "-m", "loadtests.bench.responder", str(plain), str(tls)]
-    files = map(str, (*certificates.server, certificates.authority))
-    with subprocess.Popen([*command, *files, "1"], cwd=ROOT) as process:
-        try:
-            until("the responder listens", lambda: _answers(plain))
-            yield Responder(f"https://127.0.0.1:{tls}", certificates.authority, tokens)
-        finally:
-            process.kill()
+    with responding(tmp_path, certificates, FLOOD_TOKENS) as made:
+        yield made
 
 
 @pytest.fixture
@@ -154,13 +132,6 @@ def _admin_seconds(address: tuple[str, int], target: str) -> float:
     answer = ask(address, "GET", target, {"Authorization": f"Bearer {TOKEN}"})
     assert answer.code == 200, answer.text
     return time.perf_counter() - begun
-
-
-def _answers(port: int) -> bool:
-    try:
-        return ask(("127.0.0.1", port), "GET", "/version").code == 200
-    except (OSError, http.client.HTTPException):
-        return False
 
 
 class _Share:
