@@ -12,7 +12,7 @@ import time
 import uuid
 from typing import Any
 
-from apiguard.demo import problems
+from apiguard.demo import problems, rbac
 from apiguard.demo.encoding import Object, ordered
 from apiguard.demo.protobuf import in_go_order, message_of
 from apiguard.demo.resources import Resource
@@ -333,4 +333,6 @@ _DEFAULTS = {
     "ReplicaSet": _workload_defaults,
     "StatefulSet": _workload_defaults,
     "CustomResourceDefinition": _definition_defaults,
+    "ClusterRoleBinding": rbac.defaulted,
+    "RoleBinding": rbac.defaulted,
 }

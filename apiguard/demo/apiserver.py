@@ -27,6 +27,7 @@ from apiguard.demo.encoding import Object
 from apiguard.demo.faults import Faults
 from apiguard.demo.handling import Counted, Handler, Services
 from apiguard.demo.pacing import Pacer
+from apiguard.demo.rbac import Roles
 from apiguard.demo.resources import (
     CUSTOMRESOURCEDEFINITIONS,
     NAMESPACES,
@@ -114,7 +115,7 @@ class EmbeddedApiServer:
         self.store = Store(self.catalogue, history=self.options.history)
         self.verbs = Verbs(self.store, self.rng)
         self.faults = Faults()
-        self.authorizer = Authorizer(everybody=self.options.everybody)
+        self.authorizer = Authorizer(everybody=self.options.everybody, roles=Roles(self.store))
         self.authenticator = Authenticator(
             dict(self.options.tokens),
             self.options.anonymous,

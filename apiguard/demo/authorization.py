@@ -1,7 +1,8 @@
-"""Who may do what: ``system:masters`` everything, everybody else by a small table of rules.
+"""Who may do what: ``system:masters`` everything, everybody else by roles and a table of rules.
 
-Rules read like RBAC rules. The node authorizer is reduced to what access reviews of a kubelet
-show: its own node, and pods by ``spec.nodeName``.
+Roles and bindings are those stored (``rbac``); rules are for servers without any and read alike.
+The node authorizer is reduced to what access reviews of a kubelet show: its own node, and pods by
+``spec.nodeName``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from apiguard.demo import problems
 from apiguard.demo.encoding import Object
-from apiguard.kube.identity import Identity
+from apiguard.demo.rbac import Attributes, Roles, Verdict
 
 MASTERS = "system:masters"
 _NODE_PREFIX = "system:node:"
@@ -21,25 +22,6 @@ _PUBLIC_PATHS = ("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/re
 # Granted to everybody authenticated: system:discovery and system:basic-user.
 _DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
 _SELF_REVIEWS = ("selfsubjectreviews", "selfsubjectaccessreviews")
-
-
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """One question; ``path`` is set for non-resource requests only."""
-
-    identity: Identity
-    verb: str
-    group: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-    path: str = ""
-    fields: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def full_resource(self) -> str:
-        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +70,15 @@ def viewer_rule(*subjects: str) -> Rule:
 
 
 @dataclass(slots=True)
-class Verdict:
-    allowed: bool
-    reason: str = ""
-
-
-@dataclass(slots=True)
 class Authorizer:
-    """Decides by ``rules``, which tests replace at will. ``everybody`` allows all of them."""
+    """Decides by ``roles`` and by ``rules``, which tests replace at will.
+
+    ``everybody`` allows all of them everything.
+    """
 
     rules: list[Rule] = field(default_factory=list)
     everybody: bool = False
+    roles: Roles | None = None
 
     def decide(self, asked: Attributes) -> Verdict:
         identity = asked.identity
@@ -111,7 +91,11 @@ class Authorizer:
             return Verdict(True)
         if any(rule.grants(asked) for rule in self.rules):
             return Verdict(True)
-        return _decide_node(asked)
+        verdict = _decide_node(asked)
+        if verdict.allowed or self.roles is None:
+            return verdict
+        found = self.roles.decide(asked)
+        return found if found.allowed or not verdict.reason else verdict
 
     def check(self, asked: Attributes) -> None:
         """Raises ``ApiError`` 403 in kube-apiserver's words."""

@@ -18,14 +18,16 @@ from apiguard.demo import (
     responses,
 )
 from apiguard.demo.authentication import Authenticator
-from apiguard.demo.authorization import MASTERS, Attributes, Authorizer
+from apiguard.demo.authorization import MASTERS, Authorizer
 from apiguard.demo.control import Control
 from apiguard.demo.duration import duration_problem
 from apiguard.demo.encoding import NotJsonError, Object, decode, encode, pretty
 from apiguard.demo.negotiation import JSON, negotiate
 from apiguard.demo.pacing import Pacer
+from apiguard.demo.rbac import Attributes
 from apiguard.demo.resourcerequest import ResourceRequest
 from apiguard.demo.resources import Catalogue, Resource
+from apiguard.demo.reviews import demanded
 from apiguard.demo.target import Target, parse_target
 from apiguard.demo.verbs import Answer, Verbs
 from apiguard.demo.watching import Hub
@@ -279,12 +281,7 @@ def _required_fields(target: Target) -> tuple[tuple[str, str], ...]:
     selector = target.query.get("fieldSelector")
     if target.verb not in ("list", "watch", "deletecollection") or not selector:
         return ()
-    pairs = []
-    for term in selector.split(","):
-        name, _, value = term.replace("==", "=").partition("=")
-        if not name.endswith("!"):
-            pairs.append((name, value))
-    return tuple(pairs)
+    return demanded(selector)
 
 
 def _cut(request: web.BaseRequest) -> web.StreamResponse:

@@ -156,7 +156,8 @@ def invalid(kind: str, group: str, name: str, causes: list[tuple[str, str, str]]
     found: Object = {"name": name} if name else {}
     if group:
         found["group"] = group
-    found["kind"] = kind
+    if kind:
+        found["kind"] = kind
     found["causes"] = [
         {"reason": reason, "message": message, "field": where} for reason, message, where in causes
     ]

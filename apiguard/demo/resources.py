@@ -266,6 +266,10 @@ def _review(group: str, plural: str, kind: str, *, namespaced: bool = False) -> 
     return Resource(group, "v1", plural, kind, namespaced=namespaced, verbs=("create",))
 
 
+CLUSTERROLEBINDINGS = _rbac("clusterrolebindings", "ClusterRoleBinding", namespaced=False)
+CLUSTERROLES = _rbac("clusterroles", "ClusterRole", namespaced=False)
+ROLEBINDINGS = _rbac("rolebindings", "RoleBinding", namespaced=True)
+ROLES = _rbac("roles", "Role", namespaced=True)
 TOKENREVIEWS = _review("authentication.k8s.io", "tokenreviews", "TokenReview")
 SELFSUBJECTREVIEWS = _review("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview")
 SUBJECTACCESSREVIEWS = _review(
@@ -273,6 +277,9 @@ SUBJECTACCESSREVIEWS = _review(
 )
 SELFSUBJECTACCESSREVIEWS = _review(
     "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"
+)
+LOCALSUBJECTACCESSREVIEWS = _review(
+    "authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview", namespaced=True
 )
 CUSTOMRESOURCEDEFINITIONS = Resource(
     "apiextensions.k8s.io",
@@ -312,15 +319,16 @@ BUILT_IN: tuple[Resource, ...] = (
     STATEFULSETS,
     SELFSUBJECTREVIEWS,
     TOKENREVIEWS,
+    LOCALSUBJECTACCESSREVIEWS,
     SELFSUBJECTACCESSREVIEWS,
     SUBJECTACCESSREVIEWS,
     LEASES,
     ENDPOINTSLICES,
     CUSTOMRESOURCEDEFINITIONS,
-    _rbac("clusterrolebindings", "ClusterRoleBinding", namespaced=False),
-    _rbac("clusterroles", "ClusterRole", namespaced=False),
-    _rbac("rolebindings", "RoleBinding", namespaced=True),
-    _rbac("roles", "Role", namespaced=True),
+    CLUSTERROLEBINDINGS,
+    CLUSTERROLES,
+    ROLEBINDINGS,
+    ROLES,
 )
 
 
