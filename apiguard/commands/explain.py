@@ -59,7 +59,6 @@ def explain(
       apiguard explain GET '/api/v1/pods?limit=500' --policy config/policy.yaml --user alice
       apiguard explain PUT /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1 \\
           --config config/guard.yaml --user system:node:n1 --group system:nodes
-      apiguard explain GET /api/v1/pods --user-agent telemetry/1 --context prod
     """
     live = bool(connection.context or connection.server)
     if sum((policy_path is not None, config_path is not None, live)) != 1:
