@@ -6,7 +6,8 @@ lower floors and its own package only (checked by import-linter, see ``pyproject
 ====  ==============================================  ==========================================
 floor  packages                                        what it may touch
 ====  ==============================================  ==========================================
-7     ``cli``, ``demo``                               everything
+7     ``cli``, ``commands``, ``demo``                 everything
+      ``ctl``                                         the admin port over HTTP, ``errors``
 6     ``admin``                                       aiohttp, prometheus-client
 5     ``runtime``                                     asyncio, sockets, processes, clocks
 4     ``gateway``                                     nothing outside: decides one request
