@@ -14,6 +14,9 @@ _GUARD = guard()
 _TEN_RULES = guard("apiguard-10", rules=10)
 _THOUSAND_RULES = guard("apiguard-1000", rules=1000)
 
+_OBSERVING = guard("apiguard-observing", shadow=True)
+_BLIND = guard("apiguard-blind", observing=False)
+
 # Below the guard's 2,000 connections per source address; 1,536 = 24 groups of 64.
 _WAVE_CONNECTIONS = 1536
 _WATCHERS = 200
@@ -106,6 +109,17 @@ IDENTITY = Case(
         Row(IDENTITY_GUARD, label="certificate", caller=CERTIFICATE),
     ),
 )
+OBSERVABILITY = Case(
+    "observability",
+    "sketches, samples, audit and a shadow rule that would refuse nearly all, on and off",
+    "request",
+    (
+        Row(_OBSERVING, label="on"),
+        Row(_BLIND, label="off"),
+        Row(_OBSERVING, traffic="distinct", label="on, distinct", warmup=2.0),
+        Row(_BLIND, traffic="distinct", label="off, distinct", warmup=2.0),
+    ),
+)
 
 CASES = (
     PROXIED_TLS,
@@ -118,4 +132,5 @@ CASES = (
     LATENCY,
     HANDSHAKES,
     IDENTITY,
+    OBSERVABILITY,
 )

@@ -24,16 +24,21 @@ _ENOUGH = 1_000_000  # requests per second that no run here reaches
 _READY_DEADLINE = 20.0
 
 
-def guard(name: str = "apiguard", rules: int = ORDINARY_RULES) -> Peer:
-    """A guard with ``rules`` rules, all of which a measured request has to pass but the last."""
-    return Peer(name, _starter(name, rules))
+def guard(name: str = "apiguard", rules: int = ORDINARY_RULES, **choices: bool) -> Peer:
+    """A guard with ``rules`` rules, all of which a measured request has to pass but the last.
+
+    ``choices``: ``shadow`` as in ``policy``; ``observing=False`` turns all of ``observability``
+    off.
+    """
+    return Peer(name, _starter(name, rules, **choices))
 
 
-def policy(rules: int) -> str:
+def policy(rules: int, *, shadow: bool = False) -> str:
     """A ThrottlePolicy: one ban, rules that miss by one field, and one that takes the rest.
 
     The misses name user-agents and users of the distinct traffic but other verbs, so that no
-    single field settles them.
+    single field settles them. With ``shadow`` the last rule only counts, and what it would refuse
+    is nearly everything.
     """
     banned = {
         "name": "banned",
@@ -44,7 +49,7 @@ def policy(rules: int) -> str:
     rest = {
         "name": REST,
         "match": {"users": ["system:*"], "resources": ["*"]},
-        "limits": _ample(),
+        **({"mode": "shadow", "limits": _scant()} if shadow else {"limits": _ample()}),
     }
     document = {
         "apiVersion": "apiguard.io/v1alpha1",
@@ -61,6 +66,14 @@ def _ample() -> list[dict[str, object]]:
     return [
         {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH},
         {"requestsPerSecond": _ENOUGH, "burst": _ENOUGH, "per": ["userAgentFamily", "user"]},
+    ]
+
+
+def _scant() -> list[dict[str, object]]:
+    """As many limits as ``_ample``, so that only their outcome differs."""
+    return [
+        {"requestsPerSecond": 1, "burst": 1},
+        {"requestsPerSecond": 1, "burst": 1, "per": ["userAgentFamily", "user"]},
     ]
 
 
@@ -81,7 +94,9 @@ def _miss(number: int) -> dict[str, object]:
     }
 
 
-def _starter(name: str, rules: int) -> Callable[[Setting], Running]:
+def _starter(
+    name: str, rules: int, *, shadow: bool = False, observing: bool = True
+) -> Callable[[Setting], Running]:
     def start(setting: Setting) -> Running:
         folder = setting.folder / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +106,9 @@ def _starter(name: str, rules: int) -> Callable[[Setting], Running]:
         if setting.secure:
             listen, upstream = tls_sections(setting.certificates)
             sections |= {"listen": {"tls": listen}, "upstream": upstream}
-        return launch(setting, name, rules, sections)
+        if not observing:
+            sections["observability"] = dict.fromkeys(("topTalkers", "samples", "audit"), False)
+        return launch(setting, name, policy(rules, shadow=shadow), sections)
 
     return start
 
@@ -109,11 +126,11 @@ def tls_sections(issued: Certificates) -> tuple[dict[str, object], dict[str, obj
 def launch(
     setting: Setting,
     name: str,
-    rules: int,
+    rules: str,
     sections: Sections,
     callers: Mapping[str, Caller] | None = None,
 ) -> Running:
-    """Start a guard that is ready. Raises ``StartError``."""
+    """Start a guard under the policy ``rules`` that is ready. Raises ``StartError``."""
     port, admin = free_port(), free_port()
     file = _write_files(setting, name, rules, sections, (port, admin))
     process = setting.fleet.start(
@@ -127,13 +144,13 @@ def launch(
 
 
 def _write_files(
-    setting: Setting, name: str, rules: int, sections: Sections, ports: tuple[int, int]
+    setting: Setting, name: str, rules: str, sections: Sections, ports: tuple[int, int]
 ) -> Path:
     port, admin = ports
     folder = setting.folder / name
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
-    (folder / "policy.yaml").write_text(policy(rules))
+    (folder / "policy.yaml").write_text(rules)
     (folder / "admin-token").touch(mode=0o600)
     (folder / "admin-token").write_text(ADMIN_TOKEN)
     server = f"{'https' if setting.secure else 'http'}://127.0.0.1:{setting.upstream_port}"
@@ -146,6 +163,7 @@ def _write_files(
                 "listen": {"address": f"127.0.0.1:{port}", **sections.get("listen", {})},
                 "upstream": {"servers": [server], **sections.get("upstream", {})},
                 "identity": sections["identity"],
+                "observability": sections.get("observability", {}),
                 "admin": {"address": f"127.0.0.1:{admin}", "tokenFile": "admin-token"},
                 "stateDir": str(state),
                 "workers": 1,

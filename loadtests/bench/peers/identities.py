@@ -25,6 +25,7 @@ from loadtests.bench.peers.guard import (
     ORDINARY_RULES,
     REST,
     launch,
+    policy,
     tls_sections,
 )
 from loadtests.bench.peers.peer import Caller, Peer, Running, Setting
@@ -45,7 +46,7 @@ def _start(setting: Setting) -> Running:
     folder = setting.folder / NAME
     folder.mkdir(parents=True, exist_ok=True)
     callers = _callers(folder / "jwks.json", setting.certificates.client)
-    running = launch(setting, NAME, ORDINARY_RULES, _sections(setting), callers)
+    running = launch(setting, NAME, policy(ORDINARY_RULES), _sections(setting), callers)
     _prove(running, setting)
     return running
 
