@@ -205,7 +205,7 @@ class Handlers:
             )
         except msgspec.MsgspecError as error:
             raise ParameterError(f"cannot explain this: {error}") from error
-        answer = await self._supervisor.explain(question)
+        answer = await self._supervisor.operations.explain(question)
         if answer is None:
             return refuse(gateway_timeout("no worker serves and answers in time"))
         if answer.answer is None:

@@ -17,12 +17,16 @@ Traffic, in a worker:
 
 Control, in the supervisor:
 
-``supervisor``  starts, watches and replaces workers; applies changes to all of them
+``supervisor``  puts the parts together; life from start to exit
+``fleet``       starts, watches and replaces workers; asks all of them
+``operations``  what operators change and ask; ``results`` is what that answers
+``following``   files and fetched key sets, handed to every worker
+``servers``     upstream servers as probes and operators judge them
+``rebalancing`` parts of budgets, moved to the workers that are asked
+``observing``   what workers report of requests, put where operators look for it
 ``control``     the messages between the two, typed and bounded
 ``channel``     a socketpair that carries them
-``keeper``      which policy is active, and why
-``statestore``  what survives a restart, checksummed
-``reload``      policy file or stored policy: which wins
+``tasks``       tasks nobody awaits, whose failure ends the guard
 ``mirror``      bucket levels, so that a successor goes on where its predecessor stopped
 ``probe``       whether upstream can be reached
 ``sockets``     listening sockets and their errors
@@ -30,6 +34,19 @@ Control, in the supervisor:
 ``explaining``  a question from the admin port, put to the gateway
 ``process``     starting and measuring a process
 ``log``         JSON lines on stderr
+
+What is in force and what survives a restart:
+
+``state``       the one way to change it: durable and on record first
+``keeper``      which policy is active, and why; history and rollback
+``overriding``  overrides, and when they end
+``layering``    overrides in a worker, laid over its policy; ``ending`` ends streams they match
+``record``      what operators did and tried, by ``actor``
+``memory``      who was seen, and what shadow rules would have refused
+``statestore``  revisions on disk, checksummed, and how a change and its record stay together
+``linefile``    an append-only file of lines with rotation
+``disk``        the one thread that writes
+``reload``      policy file or stored policy: which wins
 
 One worker is the case N = 1 of the same code.
 """

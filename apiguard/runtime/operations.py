@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from apiguard.errors import ConfigError, StartupError
@@ -359,6 +359,11 @@ class Operations:
     ) -> None:
         """An attempt that never came to an operation, such as a forbidden one."""
         self._state.record.note(Action(actor, action, target, reason=reason), result)
+
+    @property
+    def written_lines(self) -> Mapping[str, int]:
+        """Lines of the record by kind, since this supervisor began."""
+        return self._state.record.written
 
     @property
     def lost_lines(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _AFTER_NAME = {"utime": 11, "stime": 12, "rss": 21}
-"""Fields of /proc/PID/stat behind the name in parentheses, which may hold spaces itself (proc(5))."""
+"""Fields of /proc/PID/stat behind the name in parentheses, which may hold spaces (proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ class Ring:
 
 
 class Record:
-    """Reads both files back when it is made; ``lost`` counts lines no disk took.
+    """Reads both files back when it is made; ``written`` counts lines by kind since, ``lost``
+    those no disk took.
 
     ``wall_clock`` tells Unix seconds.
     """
@@ -76,6 +77,7 @@ class Record:
         }
         self._second = 0.0
         self._attempts = 0
+        self.written = dict.fromkeys(self._rings, 0)
         self.lost = 0
 
     def event(self, action: Action, result: str = DONE) -> AuditEvent:
@@ -99,6 +101,7 @@ class Record:
     def remember(self, kind: str, line: bytes) -> None:
         """``line`` is on disk, or on its way: readers see it from now on."""
         self._rings[kind].add(line)
+        self.written[kind] += 1
 
     def note(self, action: Action, result: str) -> None:
         """An attempt that changed nothing."""

@@ -19,29 +19,18 @@ from typing import Final
 
 from apiguard.errors import StartupError
 from apiguard.policy.config import GuardConfig
-from apiguard.runtime.actor import Actor
-from apiguard.runtime.control import PROTOCOL, Explained, Question, Report, Start
+from apiguard.runtime.control import PROTOCOL, Report, Start
 from apiguard.runtime.drivers import ApiClient, KeyFetcher
 from apiguard.runtime.files import Files
-from apiguard.runtime.fleet import ACKNOWLEDGE_SECONDS, Acknowledgement, Fleet, Slot, State
+from apiguard.runtime.fleet import Fleet, Slot
 from apiguard.runtime.following import Following
 from apiguard.runtime.keeper import PolicyKeeper
 from apiguard.runtime.log import StreamLog
 from apiguard.runtime.mirror import Mirror
 from apiguard.runtime.operations import Operations
-from apiguard.runtime.probe import Prober, Server
+from apiguard.runtime.probe import Prober
 from apiguard.runtime.process import WORKER_COMMAND
 from apiguard.runtime.rebalancing import Rebalancing
-from apiguard.runtime.results import (
-    Acks,
-    Changed,
-    Drained,
-    Invalid,
-    LastServer,
-    NotStored,
-    Stale,
-    WouldChange,
-)
 from apiguard.runtime.rotation import Rotation, own_token
 from apiguard.runtime.servers import Servers
 from apiguard.runtime.sockets import open_listeners, raise_descriptor_limit
@@ -49,22 +38,13 @@ from apiguard.runtime.tasks import Tasks
 from apiguard.runtime.tls import own_context
 from apiguard.telemetry.counters import Totals
 
-__all__ = [
-    "ACKNOWLEDGE_SECONDS",
-    "Acknowledgement",
-    "Drained",
-    "LastServer",
-    "Slot",
-    "State",
-    "Supervisor",
-]
-
 KILL_SECONDS: Final = 2.0
 """Beyond the drain's deadline a worker has this long to exit by itself."""
 
 
 class Supervisor:
-    """``run`` serves until a signal; everything admin shows or changes is here.
+    """``run`` serves until a signal; everything admin shows is here, what it changes in
+    ``operations``.
 
     ``command`` starts a worker and is replaced in tests.
     """
@@ -291,32 +271,3 @@ class Supervisor:
                 source=sample.source,
                 retryAfter=sample.retry_after,
             )
-
-    # What admin does; see operations.
-
-    async def put_policy(
-        self,
-        text: str,
-        name: str,
-        *,
-        generation: int | None,
-        actor: Actor,
-        reason: str = "",
-        dry_run: bool,
-    ) -> tuple[Changed | WouldChange | Stale | Invalid | NotStored, Acks]:
-        return await self.operations.put_policy(
-            text, name, generation=generation, actor=actor, reason=reason, dry_run=dry_run
-        )
-
-    async def set_enforcement(
-        self, enforcement: str, actor: Actor, reason: str = ""
-    ) -> tuple[Changed | NotStored, Acks]:
-        return await self.operations.set_enforcement(enforcement, actor=actor, reason=reason)
-
-    async def set_drained(
-        self, server: Server, drained: bool, actor: Actor
-    ) -> Drained | LastServer | NotStored:
-        return await self.operations.set_drained(server, drained, actor=actor)
-
-    async def explain(self, question: Question) -> Explained | None:
-        return await self.operations.explain(question)

@@ -15,10 +15,11 @@ import pytest
 from apiguard.errors import StartupError
 from apiguard.policy.config import AdminConfig, GuardConfig, ListenConfig, UpstreamConfig
 from apiguard.runtime.actor import Actor
+from apiguard.runtime.fleet import ACKNOWLEDGE_SECONDS, State
 from apiguard.runtime.keeper import Changed, PolicyKeeper
 from apiguard.runtime.log import StreamLog
 from apiguard.runtime.statestore import StateStore
-from apiguard.runtime.supervisor import ACKNOWLEDGE_SECONDS, State, Supervisor
+from apiguard.runtime.supervisor import Supervisor
 
 POLICY = """\
 apiVersion: apiguard.io/v1alpha1
@@ -99,7 +100,7 @@ async def test_a_worker_that_does_not_acknowledge_is_named_and_holds_nobody_up(
     async with supervised(tmp_path, "deaf") as (supervisor, _):
         await eventually(lambda: supervisor.slots[0].state is State.SERVING)
         begun = time.monotonic()
-        change, (told,) = await supervisor.put_policy(
+        change, (told,) = await supervisor.operations.put_policy(
             POLICY + "# 2\n", "policy", generation=1, actor=ALICE, dry_run=False
         )
         assert time.monotonic() - begun < ACKNOWLEDGE_SECONDS + 0.5
