@@ -11,6 +11,7 @@ request: a double that used the code under test would agree with its mistakes.
 ``negotiation``  Accept -> representation; ``representations`` writes in it
 ``options``    list and watch parameters -> what to read, or the error kube-apiserver gives
 ``watching``   who hears of a change, with shared frames
+``authentication``  who asks; ``impersonation``  whom the request is taken for
 ``authorization``  who may do what; ``rbac`` reads stored roles and bindings
 ``patching``   JSON patch, merge patch, strategic merge patch
 ``capacity``   a virtual CPU: how long a request takes and when the server collapses

@@ -22,6 +22,7 @@ from apiguard.demo.authorization import MASTERS, Authorizer
 from apiguard.demo.control import Control
 from apiguard.demo.duration import duration_problem
 from apiguard.demo.encoding import NotJsonError, Object, decode, encode, pretty
+from apiguard.demo.impersonation import impersonated
 from apiguard.demo.negotiation import JSON, negotiate
 from apiguard.demo.pacing import Pacer
 from apiguard.demo.rbac import Attributes
@@ -98,9 +99,9 @@ class Handler:
         factor = await self._apply_fault(request, target)
         if not target.long_running:
             _check_timeout(target)
-        identity = services.authenticator.authenticate(
-            _header_pairs(request), _certificate(request), time.time()
-        )
+        pairs = _header_pairs(request)
+        caller = services.authenticator.authenticate(pairs, _certificate(request), time.time())
+        identity = impersonated(pairs, caller, services.authorizer.check)
         headers += responses.flow_headers(exempt=MASTERS in identity.groups)
         services.authorizer.check(_attributes(target, identity))
         if pacer is not None and not target.long_running and pacer.cpu.overloaded():

@@ -22,6 +22,11 @@ def partial_metadata(item: Item, version: str = "v1") -> Object:
     }
 
 
+def encode_ahead(item: Item, representation: Representation) -> None:
+    """Has the binary form of an item made, which is then kept."""
+    _ = item.partial_message if representation.transform else item.message
+
+
 def object_bytes(item: Item, representation: Representation) -> bytes:
     """One object, plain or as its metadata: what GET and a watch event hold."""
     if representation.binary:
