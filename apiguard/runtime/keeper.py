@@ -160,26 +160,29 @@ class PolicyKeeper:
         reason: str = "",
         dry_run: bool = False,
     ) -> Changed | Sound | Stale | Invalid | NotStored:
-        """A policy pushed by an operator who saw ``generation`` (None: whichever is active)."""
+        """A policy pushed by an operator who saw ``generation`` (None: whichever is active).
+
+        Compiled before its turn: a large policy must not hold up somebody's ban.
+        """
+        attempt = Action(actor, PUT, name, reason=reason)
+        stale = self._stale(generation, attempt, dry_run)
+        if stale is not None:
+            return stale
+        compiled = await self._compile(text, name, attempt, dry_run)
+        if isinstance(compiled, Invalid):
+            return compiled
+        if dry_run:
+            return Sound(compiled)
         async with self.state.changing:
-            now = self.active.revision
-            if generation is not None and generation != now.generation:
-                stale = Stale(now.generation, generation)
-                self._refused(stale, Action(actor, PUT, name, reason=reason), dry_run)
+            stale = self._stale(generation, attempt, dry_run)
+            if stale is not None:
                 return stale
-            try:
-                policy = await compile_off_loop(text, name)
-            except ConfigError as error:
-                invalid = Invalid(tuple(error.problems))
-                self._refused(invalid, Action(actor, PUT, name, reason=reason), dry_run)
-                return invalid
-            if dry_run:
-                return Sound(policy)
+            now = self.active.revision
             origin = self._origin("admin", actor.name, reason)
-            revision = self._next(now, text, name, policy, origin, now.file_digest)
+            revision = self._next(now, text, name, compiled, origin, now.file_digest)
             action = Action(actor, PUT, name, _named(now), _named(revision), reason)
             return self._count(
-                await self.state.change(Active(revision, policy, "set by admin"), action)
+                await self.state.change(Active(revision, compiled, "set by admin"), action)
             )
 
     async def roll_back(
@@ -187,26 +190,24 @@ class PolicyKeeper:
     ) -> Changed | NoSuchGeneration | Invalid | NotStored:
         """Makes a policy of the history active again, as a new generation; None is the one before
         the active one."""
+        seen = self.active.revision.generation
+        wanted = self._before(seen) if generation is None else generation
+        attempt = Action(actor, ROLLBACK, str(wanted), reason=reason)
+        found = await self.state.text(wanted)
+        if found is None:
+            self.state.record.note(attempt, "no such generation")
+            return NoSuchGeneration(wanted)
+        text, name = found
+        compiled = await self._compile(text, name, attempt)
+        if isinstance(compiled, Invalid):  # an older version of the guard accepted it
+            return compiled
         async with self.state.changing:
             now = self.active.revision
-            wanted = self._before(now.generation) if generation is None else generation
-            found = await self.state.text(wanted)
-            if found is None:
-                action = Action(actor, ROLLBACK, str(wanted), reason=reason)
-                self.state.record.note(action, "no such generation")
-                return NoSuchGeneration(wanted)
-            text, name = found
-            try:
-                policy = await compile_off_loop(text, name)
-            except ConfigError as error:  # an older version of the guard accepted it
-                invalid = Invalid(tuple(error.problems))
-                self._refused(invalid, Action(actor, ROLLBACK, str(wanted), reason=reason), False)
-                return invalid
             origin = self._origin("rollback", actor.name, reason, wanted)
-            revision = self._next(now, text, name, policy, origin, now.file_digest)
+            revision = self._next(now, text, name, compiled, origin, now.file_digest)
             action = Action(actor, ROLLBACK, str(wanted), _named(now), _named(revision), reason)
             why = f"rollback of {now.generation} to {wanted}"
-            return self._count(await self.state.change(Active(revision, policy, why), action))
+            return self._count(await self.state.change(Active(revision, compiled, why), action))
 
     def _before(self, generation: int) -> int:
         """The newest generation older than ``generation``, 0 for none."""
@@ -228,12 +229,9 @@ class PolicyKeeper:
             choice = choose(loaded, digest(text))
             if isinstance(choice, KeepStored):
                 return None
-            try:
-                policy = await compile_off_loop(text, self._file)
-            except ConfigError as error:
-                invalid = Invalid(tuple(error.problems))
-                self._refused(invalid, Action(GUARD, LOAD, self._file), False)
-                return invalid
+            policy = await self._compile(text, self._file, Action(GUARD, LOAD, self._file))
+            if isinstance(policy, Invalid):
+                return policy
             revision = self._next(now, text, self._file, policy, self._origin("file"), digest(text))
             action = Action(GUARD, LOAD, self._file, _named(now), _named(revision), choice.why)
             return self._count(
@@ -278,15 +276,28 @@ class PolicyKeeper:
     def _origin(self, kind: str, actor: str = "", reason: str = "", generation: int = 0) -> Origin:
         return Origin(kind, self.state.wall_clock(), actor, reason, generation)
 
-    def _refused(self, change: Stale | Invalid, action: Action, dry_run: bool) -> None:
-        """Counts an attempt that changed nothing, and notes it unless it was not meant to."""
-        self._tally(change)
-        if dry_run:
-            return
-        if isinstance(change, Stale):
-            self.state.record.note(action, f"stale: generation {change.active} is active")
-        else:
-            self.state.record.note(action, f"invalid: {change.problems[0]}")
+    def _stale(self, generation: int | None, attempt: Action, dry_run: bool) -> Stale | None:
+        """Whether ``generation`` was named and is not active any more."""
+        active = self.active.revision.generation
+        if generation is None or generation == active:
+            return None
+        stale = Stale(active, generation)
+        self._tally(stale)
+        if not dry_run:
+            self.state.record.note(attempt, f"stale: generation {active} is active")
+        return stale
+
+    async def _compile(
+        self, text: str, name: str, attempt: Action, dry_run: bool = False
+    ) -> Policy | Invalid:
+        try:
+            return await compile_off_loop(text, name)
+        except ConfigError as error:
+            invalid = Invalid(tuple(error.problems))
+        self._tally(invalid)
+        if not dry_run:
+            self.state.record.note(attempt, f"invalid: {invalid.problems[0]}")
+        return invalid
 
     def _count(self, change: Changed | NotStored) -> Changed | NotStored:
         self._tally(change)

@@ -45,8 +45,8 @@ EXPIRE: Final = "override.expire"
 """Actions on record."""
 
 MAX_BODY: Final = 16_384
-"""Characters of a body: what it takes to name a thousand things, and two hundred of them fit a
-revision."""
+"""Bytes of a body: what it takes to name some hundred things. The most overrides a guard may be
+configured to hold fit a revision, and the message a worker starts from."""
 
 LEAST_SECONDS: Final = 1.0
 
@@ -172,9 +172,8 @@ class Overrides:
 
     def _read(self, body: str) -> Asked:
         """Raises ConfigError."""
-        if len(body) > MAX_BODY:
-            reason = f"is longer than {MAX_BODY} characters"
-            raise ConfigError([Problem("override", 0, "", reason)])
+        if len(body.encode(errors="replace")) > MAX_BODY:
+            raise ConfigError([Problem("override", 0, "", f"is longer than {MAX_BODY} bytes")])
         request = read_override(
             body,
             secrets.token_hex(4),
@@ -184,7 +183,7 @@ class Overrides:
         problem = misses(request.override, self._state.active.policy)
         if problem is not None:
             raise ConfigError([problem])
-        return Asked(request, json.dumps(_document(body)))
+        return Asked(request, json.dumps(_document(body), ensure_ascii=False))
 
     async def add(self, asked: Asked, actor: Actor) -> Live | TooMany | NotStored:
         async with self._state.changing:

@@ -37,7 +37,8 @@ from apiguard.runtime.disk import Disk
 from apiguard.runtime.linefile import LineFile, write_whole
 
 KEPT_GENERATIONS: Final = 20
-MAX_REVISION_BYTES: Final = 16 << 20
+MAX_REVISION_BYTES: Final = 64 << 20
+"""Above what the largest policy and as many overrides as may be take, all of it escaped."""
 _NAME = re.compile(r"(\d{10})\.json")
 _STAGED = re.compile(r"(\d{10})\.tmp")
 ACTIONS: Final = "audit.jsonl"
