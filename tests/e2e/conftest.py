@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Certificates
 from tests.e2e.guard import Guard, Upstream
 from tests.e2e.kubelet import FakeKubelet
+from tests.e2e.newcomer import Demo, demonstrating
 from tests.e2e.real import RealApiServer, missing
 from tests.e2e.stands import EmbeddedProcess, Stand
 
@@ -27,6 +28,12 @@ def guard(tmp_path: Path, upstream: Upstream) -> Iterator[Guard]:
     made = Guard(tmp_path, upstream.url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with demonstrating(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

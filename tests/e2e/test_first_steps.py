@@ -2,98 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from apiguard.demo.workspace import Ports
-from tests.e2e.guard import until
-from tests.e2e.real import free_ports
+from tests.e2e.newcomer import BIN, ROOT, SECONDS, Demo
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BIN = Path(sys.executable).parent
-START = """
-import sys
-from apiguard.demo.demo import DemoOptions, run
-from apiguard.demo.workspace import Ports
-sys.exit(run(DemoOptions(ports=Ports(*map(int, sys.argv[1:])))))
-"""
-ENDING = "Ctrl-C ends all of it."
-SECONDS = 60.0  # for anything said here, on a busy machine
-
-
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """``apiguard demo`` in ``folder``, but on ports of the kernel's choice; ``said`` at start."""
-
-    folder: Path
-    ports: Ports
-    said: str
-
-    def bash(self, script: str) -> str:
-        """What the script prints when run as a newcomer would, ports aside."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.with_ports(script)],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, (script, done.stdout, done.stderr)
-        return done.stdout
-
-    def with_ports(self, script: str) -> str:
-        default = Ports()
-        for name in Ports.__slots__:
-            script = script.replace(str(getattr(default, name)), str(getattr(self.ports, name)))
-        return script
-
-    @property
-    def environment(self) -> dict[str, str]:
-        found = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
-        # A machine without a kubectl of its own: that is whom the words are for.
-        return found | {"PATH": os.defpath, "HOME": str(self.folder)}
-
-
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    ports = Ports(*free_ports(3))
-    (tmp_path / ".venv").symlink_to(BIN.parent)
-    words = tmp_path / "said"
-    with (
-        words.open("wb") as output,
-        subprocess.Popen(
-            [sys.executable, "-c", START, *map(str, (ports.guard, ports.admin, ports.apiserver))],
-            cwd=tmp_path,
-            stdout=output,
-            stderr=output,
-        ) as process,
-    ):
-        try:
-            until(
-                "the demo is ready",
-                lambda: process.poll() is not None or ENDING in words.read_text(),
-                SECONDS,
-            )
-            assert process.poll() is None, words.read_text()
-            yield Demo(tmp_path, ports, words.read_text())
-            process.send_signal(signal.SIGINT)
-            assert process.wait(SECONDS) == 0
-        finally:
-            process.kill()
 
 
 def blocks(section: str) -> list[str]:
