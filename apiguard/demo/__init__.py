@@ -12,6 +12,7 @@ request: a double that used the code under test would agree with its mistakes.
 ``options``    list and watch parameters -> what to read, or the error kube-apiserver gives
 ``watching``   who hears of a change, with shared frames
 ``authentication``  who asks; ``impersonation``  whom the request is taken for
+``serviceaccounts``  tokens of service accounts and the keys to verify them
 ``authorization``  who may do what; ``rbac`` reads stored roles and bindings
 ``patching``   JSON patch, merge patch, strategic merge patch
 ``capacity``   a virtual CPU: how long a request takes and when the server collapses

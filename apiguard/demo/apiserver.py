@@ -35,6 +35,7 @@ from apiguard.demo.resources import (
     Catalogue,
     Resource,
 )
+from apiguard.demo.serviceaccounts import TokenIssuer
 from apiguard.demo.store import DEFAULT_HISTORY, Store
 from apiguard.demo.target import Query, Target
 from apiguard.demo.verbs import BODY_LIMIT, Verbs
@@ -116,11 +117,13 @@ class EmbeddedApiServer:
         self.verbs = Verbs(self.store, self.rng)
         self.faults = Faults()
         self.authorizer = Authorizer(everybody=self.options.everybody, roles=Roles(self.store))
+        self.issuer = TokenIssuer(self.store, self.rng)
         self.authenticator = Authenticator(
             dict(self.options.tokens),
             self.options.anonymous,
             self.options.clients,
             self.options.front_proxy,
+            self.issuer,
         )
         self.requests: deque[Received] = deque(maxlen=REQUEST_LOG)
         self.hubs: dict[Resource, Hub] = {}
@@ -161,6 +164,7 @@ class EmbeddedApiServer:
             self.control,
             self.counts,
             self.options.bookmark_every,
+            self.issuer,
         )
         handler = Handler(services)
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from apiguard.demo import problems
+from apiguard.demo.serviceaccounts import AUDIENCE, TokenIssuer
 from apiguard.kube.identity import ANONYMOUS, AUTHENTICATED_GROUP, Identity
 
 Headers = Sequence[tuple[str, str]]
@@ -62,6 +63,14 @@ class Authenticator:
     anonymous: bool = True
     client_authorities: tuple[x509.Certificate, ...] = ()
     front_proxy: RequestHeaders | None = None
+    issuer: TokenIssuer | None = None
+
+    def of_token(self, token: str, audiences: list[str], now: float) -> Identity | None:
+        """Whose token it is: a static one, which is good for any audience, or an account's."""
+        found = self.tokens.get(token)
+        if found is None and self.issuer is not None:
+            found = self.issuer.verify(token, audiences or [AUDIENCE], now)
+        return _with_authenticated(found) if found is not None else None
 
     def authenticate(self, headers: Headers, certificate: bytes | None, now: float) -> Identity:
         """The caller; ``certificate`` is the client's in DER, ``now`` wall-clock seconds.
@@ -79,9 +88,9 @@ class Authenticator:
             failed = True
         token = bearer_token(headers)
         if token:
-            found = self.tokens.get(token)
+            found = self.of_token(token, [AUDIENCE], now)
             if found is not None:
-                return _with_authenticated(found)
+                return found
             failed = True
         if failed or not self.anonymous:
             raise problems.unauthorized()

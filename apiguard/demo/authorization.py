@@ -21,6 +21,8 @@ _NODE_PREFIX = "system:node:"
 _PUBLIC_PATHS = ("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version")
 # Granted to everybody authenticated: system:discovery and system:basic-user.
 _DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
+# Granted to service accounts: system:service-account-issuer-discovery.
+_ISSUER_PATHS = ("/openid/v1/jwks", "/.well-known/openid-configuration")
 _SELF_REVIEWS = ("selfsubjectreviews", "selfsubjectaccessreviews")
 
 
@@ -108,6 +110,8 @@ def _public(asked: Attributes) -> bool:
     if asked.verb not in ("get", "head"):
         return False
     paths: Iterable[str] = _PUBLIC_PATHS
+    if "system:serviceaccounts" in asked.identity.groups and asked.path in _ISSUER_PATHS:
+        return True
     if "system:authenticated" in asked.identity.groups:
         paths = (*_PUBLIC_PATHS, *_DISCOVERY_PATHS)
     return any(fnmatchcase(asked.path, path) for path in paths)

@@ -29,6 +29,7 @@ from apiguard.demo.rbac import Attributes
 from apiguard.demo.resourcerequest import ResourceRequest
 from apiguard.demo.resources import Catalogue, Resource
 from apiguard.demo.reviews import demanded
+from apiguard.demo.serviceaccounts import TokenIssuer
 from apiguard.demo.target import Target, parse_target
 from apiguard.demo.verbs import Answer, Verbs
 from apiguard.demo.watching import Hub
@@ -59,6 +60,7 @@ class Services:
     control: Control
     counts: Counter[Counted]
     bookmark_every: float
+    issuer: TokenIssuer
 
 
 class Handler:
@@ -193,6 +195,11 @@ class Handler:
             return self._health(target, parts)
         if parts == ["version"]:
             return Answer(200, pretty(discovery.VERSION))
+        if parts == ["openid", "v1", "jwks"]:
+            media = "application/jwk-set+json"
+            return _published(self.services.issuer.key_set(), media)
+        if parts == [".well-known", "openid-configuration"]:
+            return _published(self.services.issuer.configuration(self.services.address), JSON)
         if parts[0] == "openapi":
             return self._openapi(parts)
         accept = request.headers.get(hdrs.ACCEPT, "")
@@ -242,6 +249,10 @@ class Handler:
             case ["apis", group, version]:
                 return discovery.resource_list(catalogue, group, version), JSON
         return None, JSON
+
+
+def _published(document: Object, media: str) -> Answer:
+    return Answer(200, encode(document), media, [("Cache-Control", "public, max-age=3600")])
 
 
 def _check_timeout(target: Target) -> None:

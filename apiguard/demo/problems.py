@@ -88,6 +88,11 @@ def not_found(resource: Resource, name: str) -> ApiError:
     return ApiError(404, "NotFound", message, details(resource, name))
 
 
+def not_found_text(kind: str, name: str) -> ApiError:
+    """An object named by another is missing."""
+    return ApiError(404, "NotFound", f'{kind.lower()}s "{name}" not found', {"name": name})
+
+
 def resource_not_found() -> ApiError:
     message = "the server could not find the requested resource"
     return ApiError(404, "NotFound", message, {})

@@ -272,7 +272,7 @@ class ResourceRequest:
                 return self._answered(found, self._representation(), 201)
             case "token":
                 found = subresources.token_request(
-                    item, await self._object_of_any(), self._services.rng, time.time()
+                    item, await self._object_of_any(), self._services.issuer, time.time()
                 )
                 return self._answered(found, self._representation(), 201)
             case "finalize":

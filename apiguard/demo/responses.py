@@ -85,7 +85,9 @@ async def send(
     body = answer.body
     if indent and answer.content_type.startswith(JSON):
         body = await _offloaded(_indented, body)
-    all_headers = [*headers, ("Content-Type", answer.content_type), *answer.headers]
+    own = {name for name, _ in answer.headers}
+    general = [pair for pair in headers if pair[0] not in own]
+    all_headers = [*general, ("Content-Type", answer.content_type), *answer.headers]
     if len(body) > GZIP_THRESHOLD and wants_gzip(request):
         body = await _offloaded(_compressed, body)
         all_headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]

@@ -57,7 +57,7 @@ def review(
     message = message_of(resource)
     answer["spec"] = in_go_order(message, {"spec": spec})["spec"] if message is not None else spec
     if resource is TOKENREVIEWS:
-        answer["status"] = _token_status(spec, authenticator)
+        answer["status"] = _token_status(spec, authenticator, now)
         return answer
     local = resource is LOCALSUBJECTACCESSREVIEWS
     namespace = str((body.get("metadata") or {}).get("namespace", "")) if local else None
@@ -138,15 +138,14 @@ def _selector_problems(place: str, selector: Object) -> list[_Cause]:
     return []
 
 
-def _token_status(spec: Object, authenticator: Authenticator) -> Object:
-    found = authenticator.tokens.get(str(spec.get("token", "")))
-    if found is None:
+def _token_status(spec: Object, authenticator: Authenticator, now: float) -> Object:
+    audiences = [str(name) for name in spec.get("audiences") or ()]
+    user = authenticator.of_token(str(spec.get("token", "")), audiences, now)
+    if user is None:
         return {"user": {}, "error": "invalid bearer token"}
-    groups = (*found.groups, "system:authenticated")
-    user = Identity(found.user, groups, found.uid, found.extra)
     status: Object = {"authenticated": True, "user": user_info(user)}
-    if spec.get("audiences"):
-        status["audiences"] = spec["audiences"]
+    if audiences:
+        status["audiences"] = audiences
     return status
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 from apiguard.demo import admission, problems
 from apiguard.demo.encoding import Object
+from apiguard.demo.serviceaccounts import AUDIENCE, TokenIssuer
 from apiguard.demo.store import Item
 from apiguard.demo.target import Target
 from apiguard.demo.verbs import Verbs, apply_patch, check_preconditions, dry_run
@@ -70,11 +70,22 @@ def evict(verbs: Verbs, item: Item, body: Any, target: Target, now: float) -> Ob
     }
 
 
-def token_request(item: Item, body: Any, rng: random.Random, now: float) -> Object:
-    """A TokenRequest answered with an opaque token (nobody accepts it; its form is what counts)."""
+def token_request(item: Item, body: Any, issuer: TokenIssuer, now: float) -> Object:
+    """A TokenRequest with its token; raises ``ApiError`` 404 or 409 for a missing bound object."""
     spec = dict(body.get("spec") or {}) if isinstance(body, dict) else {}
     seconds = int(spec.setdefault("expirationSeconds", 3600))
-    spec.setdefault("audiences", ["https://kubernetes.default.svc"])
+    audiences = [str(name) for name in spec.get("audiences") or (AUDIENCE,)]
+    spec["audiences"] = audiences
+    bound: Object = dict(spec.get("boundObjectRef") or {})
+    if bound:
+        found = issuer.finds(bound, item.namespace)
+        if found is None:
+            raise problems.not_found_text(str(bound.get("kind")), str(bound.get("name")))
+        uid = found.value["metadata"]["uid"]
+        if bound.setdefault("uid", uid) != uid:
+            why = f"the UID in the bound object reference ({bound['uid']}) does not match the UID"
+            raise problems.conflict(found.resource, found.name, why)
+    end = int(now) + seconds
     return {
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
@@ -85,8 +96,8 @@ def token_request(item: Item, body: Any, rng: random.Random, now: float) -> Obje
         },
         "spec": spec,
         "status": {
-            "token": f"demo-{rng.getrandbits(128):032x}",
-            "expirationTimestamp": admission.timestamp(now + seconds),
+            "token": issuer.issue(item, audiences, bound, now, end),
+            "expirationTimestamp": admission.timestamp(end),
         },
     }
 
