@@ -84,7 +84,7 @@ from apiguard.runtime.settings import parse_settings
 from apiguard.runtime.tls import own_context, serving_context, upstream_contexts
 from apiguard.runtime.traffic import TrafficServer, TrafficView
 from apiguard.telemetry.activity import Activity, ActivityRow
-from apiguard.telemetry.bounds import BUCKETS
+from apiguard.telemetry.bounds import ACTIVITY, BUCKETS
 from apiguard.telemetry.counters import Counters
 from apiguard.telemetry.sample import Sample, Sampler
 from apiguard.upstream.health import Verdict
@@ -383,7 +383,7 @@ class Serving:
         limiter = self._gateway.limiter
         counters = self._gateway.counters
         counters.bounds[BUCKETS] = limiter.overflowed
-        activity, samples = _take(self._gateway.observers)
+        activity, samples = _take(self._gateway.observers, counters)
         times = os.times()
         self._channel.send(
             Report(
@@ -412,14 +412,18 @@ def _observers(config: ObservabilityConfig) -> Observers | None:
     return Observers(activity, sampler)
 
 
-def _take(observers: Observers | None) -> tuple[tuple[ActivityRow, ...], tuple[Sample, ...]]:
-    if observers is None:
-        return (), ()
-    activity, sampler = observers.activity, observers.sampler
-    return (
-        () if activity is None else activity.take(),
-        () if sampler is None else sampler.take(),
-    )
+def _take(
+    observers: Observers | None, counters: Counters
+) -> tuple[tuple[ActivityRow, ...], tuple[Sample, ...]]:
+    """What was observed since the last report, and how often more came than can be told apart."""
+    rows: tuple[ActivityRow, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    if observers is not None and observers.activity is not None:
+        rows = observers.activity.take()
+        counters.bounds[ACTIVITY] = observers.activity.folds
+    if observers is not None and observers.sampler is not None:
+        samples = observers.sampler.take()
+    return rows, samples
 
 
 def _judge(traffic: TrafficServer, upstreams: tuple[Upstream, ...]) -> None:

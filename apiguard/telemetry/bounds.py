@@ -30,6 +30,7 @@ WRITE_STALL = "write_stall"
 REFUSED_TOO_OFTEN = "refused_too_often"
 SIGNATURE_CHECKS = "signature_checks"
 TOKEN_REVIEWS = "token_reviews"  # noqa: S105  the name of a bound, not of a secret
+ACTIVITY = "activity"
 DRAIN = "drain"
 
 BOUNDS = MappingProxyType(
@@ -56,6 +57,7 @@ BOUNDS = MappingProxyType(
         REFUSED_TOO_OFTEN: "times a connection refused too often was not read for a while",
         SIGNATURE_CHECKS: "tokens not verified for now: too many new signatures to check",
         TOKEN_REVIEWS: "tokens not reviewed for now: too many reviews wanted",
+        ACTIVITY: "requests of more clients than one interval names: counted without client",
         DRAIN: "exchanges cut at the end of a drain",
     }
 )
