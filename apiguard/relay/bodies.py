@@ -18,7 +18,7 @@ from itertools import accumulate, islice
 
 import msgspec
 
-from apiguard.kube.framing import EventType, ItemForm, frame
+from apiguard.kube.framing import EventType, ItemForm
 from apiguard.kube.protobuf import MAGIC, bytes_field, integer_field, string_field, varint
 from apiguard.kube.status import Representation
 from apiguard.relay.item import Item
@@ -63,6 +63,7 @@ class Content:
         "_bodies",
         "_cuts",
         "_encode",
+        "_ends",
         "_kept",
         "_most",
         "_overhead",
@@ -79,6 +80,7 @@ class Content:
         self._encode = encode
         self._overhead = overhead  # length of a body -> length of its encoding
         self._bodies: list[bytes] = []
+        self._ends: list[int] = []  # of each encoded item, counted from the first's begin
         self._cuts: list[int] = [0]
         self._pieces: list[bytes | None] = []
         self._kept = False
@@ -104,7 +106,11 @@ class Content:
         if source.limit and len(chosen) >= room:
             chosen = chosen[:room]
             self._end_page(source, chosen[-1], looked)
-        self._bodies += [item.body for item in chosen]
+        bodies = [item.body for item in chosen]
+        self._bodies += bodies
+        encoded = map(self._overhead, map(len, bodies))
+        self._ends += islice(accumulate(encoded, initial=self.size), 1, None)
+        self.size = self._ends[-1] if self._ends else 0
         if len(looked) < STEP or self._source is None:
             self._cut()
 
@@ -119,13 +125,12 @@ class Content:
 
     def _cut(self) -> None:
         self._source = None
-        sizes = list(accumulate(map(self._overhead, map(len, self._bodies))))
-        self.size = sizes[-1] if sizes else 0
-        cut = 0
-        while cut < len(sizes):
-            begun = sizes[cut - 1] if cut else 0
-            cut = max(cut + 1, bisect_left(sizes, begun + PIECE + 1, cut))
+        ends, cut = self._ends, 0
+        while cut < len(ends):
+            begun = ends[cut - 1] if cut else 0
+            cut = max(cut + 1, bisect_left(ends, begun + PIECE + 1, cut))
             self._cuts.append(cut)
+        self._ends = []
         self._pieces = [None] * self.pieces
         self._kept = self.size <= self._most
         self.selected = True
@@ -161,10 +166,9 @@ def events_content(form: ItemForm, source: Source) -> Content:
     """The items as synthetic ADDED events, each of its own revision."""
 
     def encode(bodies: list[bytes]) -> bytes:
-        kind, representation = EventType.ADDED, form.representation
-        return b"".join([frame(kind, form.object_of(body), representation) for body in bodies])
+        return b"".join([form.event(EventType.ADDED, body) for body in bodies])
 
-    wrapping = len(frame(EventType.ADDED, form.object_of(b"{}"), form.representation))
+    wrapping = len(form.event(EventType.ADDED, b"{}"))
     return Content(source, encode, lambda n: n + wrapping)
 
 

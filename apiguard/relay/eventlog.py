@@ -12,7 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from operator import attrgetter
 
-from apiguard.kube.framing import EventType, ItemForm, frame
+from apiguard.kube.framing import EventType, ItemForm
 from apiguard.kube.objects import restamped
 from apiguard.relay.item import Item
 
@@ -83,7 +83,7 @@ class Event:
         else:
             assert self.item is not None
             body = self.item.body
-        built = Frame(frame(kind, form.object_of(body), form.representation))
+        built = Frame(form.event(kind, body))
         if self._frames is None:
             self._frames = {}
         self._frames[kind] = built

@@ -11,6 +11,7 @@ watcher); 50 and 5,000 watchers with distinct nodes 4.3 and 4.6 µs per event (C
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Iterator
 
@@ -26,6 +27,8 @@ from apiguard.relay.watching import Begin
 Home = tuple[str, str, str]
 """Where groups are found: kind of index, namespace ("" = all), value."""
 _EVERYWHERE: Home = ("all", "", "")
+_LOOK_AGAIN = 1.0  # seconds
+_FEW = 64
 
 
 def home_of(selection: Selection) -> Home:
@@ -67,7 +70,10 @@ class Fanout:
         self._bodies = bodies
         self._rng = rng
         self._homes: dict[Home, dict[Selection, _Group]] = {}
+        self._behind: dict[Watcher, None] = {}  # neither live nor over
         self._doomed: dict[Watcher, None] = {}
+        self._due: list[tuple[float, int, Watcher]] = []  # a heap
+        self._opened = 0
         self._watchers = 0
 
     def __len__(self) -> int:
@@ -82,6 +88,8 @@ class Fanout:
             begin, cache, sink, group.test, initial, deadline=deadline, now=now, rng=self._rng
         )
         group.members[watcher] = None
+        self._behind[watcher] = None
+        self._schedule(watcher, now)
         self._watchers += 1
         return watcher
 
@@ -92,7 +100,8 @@ class Fanout:
         if watcher.state is not before:
             if watcher.state is State.ENDED:
                 self._remove(watcher, Ending.EXPIRED)
-            else:
+            elif watcher.state is State.LIVE:
+                del self._behind[watcher]
                 self._group(watcher.selection).live = None
         return again
 
@@ -114,18 +123,34 @@ class Fanout:
                     self._spread(group, event, self._cache.log.frame(event, kind), now)
 
     def tick(self, now: float) -> None:
-        """Bookmarks, deadlines and stalls; once a second or so."""
-        for watcher in list(self):
-            was_live = watcher.state is State.LIVE
-            ending = watcher.tick(now)
-            if ending is not None:
-                self.close(watcher, ending)
-            elif was_live and watcher.state is not State.LIVE:
-                self._fell_behind(watcher)
+        """Bookmarks, deadlines and stalls; once a second or so. Costs what is due, not what is
+        open: walking over 5,000 watchers took 3 ms."""
+        while self._due and self._due[0][0] <= now:
+            _, _, watcher = heapq.heappop(self._due)
+            if watcher.state not in (State.DOOMED, State.ENDED) and not self._tick(watcher, now):
+                self._schedule(watcher, now)
+        for watcher in list(self._behind):
+            self._tick(watcher, now)
         for watcher in [w for w in self._doomed if now >= w.deadline]:
             del self._doomed[watcher]
             self.ended[Ending.RESET] += 1
             watcher.expire(Ending.RESET)
+
+    def _tick(self, watcher: Watcher, now: float) -> bool:
+        """Whether the watcher's time is over."""
+        was_live = watcher.state is State.LIVE
+        ending = watcher.tick(now)
+        if ending is not None:
+            self.close(watcher, ending)
+        elif was_live and watcher.state is not State.LIVE:
+            self._fell_behind(watcher)
+        return ending is not None
+
+    def _schedule(self, watcher: Watcher, now: float) -> None:
+        """A watcher that lags has a bookmark due all the time: look again in a while."""
+        self._opened += 1  # no two entries are equal, so watchers are never compared
+        due = max(watcher.due, now + _LOOK_AGAIN)
+        heapq.heappush(self._due, (due, self._opened, watcher))
 
     def bookmark(self, now: float) -> None:
         """Offers one to every live stream at once: after a relist all may resume behind it."""
@@ -150,8 +175,8 @@ class Fanout:
 
     @property
     def lagging(self) -> int:
-        """Watchers behind right now."""
-        return sum(watcher.state is State.LAGGING for watcher in self)
+        """Watchers behind right now, those among them that have only begun included."""
+        return len(self._behind)
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -164,6 +189,7 @@ class Fanout:
 
     def _fell_behind(self, watcher: Watcher) -> None:
         self._group(watcher.selection).live = None
+        self._behind[watcher] = None
         self.lagged += 1
 
     def _remove(self, watcher: Watcher, ending: Ending) -> None:
@@ -175,12 +201,17 @@ class Fanout:
         groups = self._homes[home]
         group = groups[watcher.selection]
         del group.members[watcher]
+        self._behind.pop(watcher, None)
         group.live = None
         if not group.members:
             del groups[watcher.selection]
             if not groups:
                 del self._homes[home]
         self._watchers -= 1
+        if len(self._due) > 2 * self._watchers + _FEW:  # or whoever comes and goes would stay here
+            open_yet = (State.STARTING, State.LAGGING, State.LIVE)
+            self._due = [entry for entry in self._due if entry[2].state in open_yet]
+            heapq.heapify(self._due)
 
     def _initial(self, snapshot: Snapshot, selection: Selection) -> Content:
         cache = self._cache
@@ -218,6 +249,7 @@ class Fanout:
         for watcher in listeners:
             if revision > watcher.above and not watcher.sink.write(frame):
                 watcher.lag(self._cache.log.end, now)
+                self._behind[watcher] = None
                 self.lagged += 1
                 full = True
         self.delivered += len(listeners)

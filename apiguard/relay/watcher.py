@@ -242,6 +242,11 @@ class Watcher:
         self.deadline = due
         self._initial = None
 
+    @property
+    def due(self) -> float:
+        """When ``tick`` has something to do, as far as only time passes."""
+        return min(self._bookmark_due, self.deadline) if self.bookmarks else self.deadline
+
     def _plan_bookmark(self, now: float) -> None:
         """The next one, or the last before the deadline, whichever comes first."""
         regular = now + BOOKMARK_EVERY - self._rng.random() * BOOKMARK_SPREAD

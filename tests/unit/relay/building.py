@@ -135,4 +135,7 @@ def selection(namespace: str = "", labels: str = "", fields: str = "") -> Select
 
 
 def peek_item(value: Mapping[str, Any]) -> Item:
-    return Item(peeker(JSON, POD_TABLE)(encoded(value)), encoded(value))
+    return Item(_peek(encoded(value)), encoded(value))
+
+
+_peek = peeker(JSON, POD_TABLE)
