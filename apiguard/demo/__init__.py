@@ -19,6 +19,7 @@ request: a double that used the code under test would agree with its mistakes.
 ``faults``     slow, fail, hang, reset on demand
 ``control``    watches dropped, stalled or expired; compaction; old backups restored
 ``cluster``    nodes, pods and the rest, deterministic by seed; churn
+``rollouts``   pods and status for the deployments others make
 ``apiserver``  ``EmbeddedApiServer``: all of it behind aiohttp
 ``demo``       the API server, the guard and the files of ``apiguard demo``
 

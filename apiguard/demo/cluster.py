@@ -27,6 +27,7 @@ from apiguard.demo.resources import (
     SERVICES,
     Resource,
 )
+from apiguard.demo.rollouts import Rollouts, settled_status
 from apiguard.demo.store import Item, Store
 
 _APPS = ("api", "web", "worker", "cache", "billing", "search", "ingest", "mailer", "auth", "feed")
@@ -82,6 +83,8 @@ class Cluster:
         self._serial = 0
         self._due: dict[str, float] = {}
         self._lease_turn = 0
+        self._deployed: dict[str, _Workload] = {}  # by key of the deployment
+        self._rollouts = Rollouts(store, self)
 
     def populate(self, now: float) -> None:
         """Fills the store. Creation times lie up to a day in the past."""
@@ -109,6 +112,7 @@ class Cluster:
             self._repeat("update", spec.pod_updates, now, self._update_pod)
             self._repeat("replace", spec.pod_replacements, now, self._replace_pod)
             self._repeat("event", spec.event_rate, now, self._rotate_event)
+        self._rollouts.settle(now)
         if self._nodes:
             self._repeat("lease", len(self._nodes) / _LEASE_SECONDS, now, self._renew_lease)
 
@@ -228,7 +232,7 @@ class Cluster:
         spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
         counts = {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
         common: Object = {"metadata": {"labels": labels}, "spec": spec}
-        deployment: Object = {**common, "status": {**counts, "updatedReplicas": replicas}}
+        deployment: Object = {**common, "status": settled_status(1, replicas)}
         self._create(DEPLOYMENTS, name, namespace, deployment, now)
         revision = f"{name}-{self._suffix(9)}"
         owned = self._create(REPLICASETS, revision, namespace, {**common, "status": counts}, now)
@@ -245,7 +249,49 @@ class Cluster:
         }
         self._create(SERVICES, name, namespace, service, now)
         uid = owned.value["metadata"]["uid"]
-        self._workloads.append(_Workload(revision, namespace, uid, image))
+        workload = _Workload(revision, namespace, uid, image)
+        self._workloads.append(workload)
+        self._deployed[f"{namespace}/{name}"] = workload
+
+    # --- deployments of others --------------------------------------------------------------
+
+    def adopt(self, deployment: Item, now: float) -> None:
+        """See ``rollouts.Workloads``."""
+        if deployment.key in self._deployed:
+            return
+        spec: Object = deployment.value.get("spec") or {}
+        containers = ((spec.get("template") or {}).get("spec") or {}).get("containers") or [{}]
+        metadata: Object = {"labels": deployment.labels} if deployment.labels else {}
+        name = f"{deployment.name}-{self._suffix(9)}"
+        body: Object = {"metadata": metadata, "spec": spec}
+        owned = self._create(REPLICASETS, name, deployment.namespace, body, now, age=0)
+        uid = owned.value["metadata"]["uid"]
+        image = str(containers[0].get("image", ""))
+        self._deployed[deployment.key] = _Workload(name, deployment.namespace, uid, image)
+
+    def scale(self, key: str, replicas: int, now: float) -> None:
+        """See ``rollouts.Workloads``."""
+        workload = self._deployed[key]
+        mine = [pod for pod in self._pods if pod[1] is workload]
+        for pod in mine[replicas:]:
+            self._remove_pod(pod)
+        for _ in range(replicas - len(mine) if self._nodes else 0):
+            self._add_pod(workload, now, age=0)
+
+    def abandon(self, key: str) -> None:
+        """See ``rollouts.Workloads``."""
+        workload = self._deployed.pop(key, None)
+        for pod in [pod for pod in self._pods if pod[1] is workload]:
+            self._remove_pod(pod)
+        if workload is not None:
+            owned = f"{workload.namespace}/{workload.name}"
+            if self.store.collections[REPLICASETS].get(owned) is not None:
+                self.store.delete(REPLICASETS, owned)
+
+    def _remove_pod(self, pod: tuple[str, _Workload]) -> None:
+        self._pods.remove(pod)
+        if self.store.collections[PODS].get(pod[0]) is not None:
+            self.store.delete(PODS, pod[0])
 
     def _add_pod(self, workload: _Workload, now: float, *, age: float) -> None:
         app = workload.name.rpartition("-")[0]
