@@ -234,7 +234,7 @@ def encode_message(name: str, value: Object) -> bytes:
 def _plan(name: str) -> tuple[tuple[str, bytes, bytes, _Writer], ...]:
     """Per field, by number: JSON name ("" for inlined), bytes when absent, bytes of null, writer.
 
-    Decided once per message instead of once per value: a 4 KB pod takes 0.2 ms instead of 0.9.
+    Decided once per message instead of once per value: a 4 KB pod takes 0.29 ms instead of 0.70.
     """
     fields = sorted(messages()[name], key=lambda field: field.number)
     return tuple(
