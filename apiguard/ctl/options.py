@@ -200,8 +200,10 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **flags: Any) -> None:
-        below = click.get_current_context().find_object(Connection) or Connection()
-        function(*args, connection=_take_connection(flags).over(below), **flags)
+        context = click.get_current_context()
+        below = context.find_object(Connection) or Connection()
+        context.obj = _take_connection(flags).over(below)
+        function(*args, connection=context.obj, **flags)
 
     return _connection_flags(wrapper, hidden=False)
 
@@ -216,6 +218,8 @@ def on_guards(
         def wrapper(
             *args: Any, connection: Connection, form: str | None = None, **rest: Any
         ) -> None:
+            if click.get_current_context().invoked_subcommand is not None:
+                return  # it finds its guards itself, and its --help needs none
             session = Session(
                 connection.guards(os.environ), form or "table", chosen=form is not None
             )

@@ -249,8 +249,7 @@ def _not_applied(answer: Any) -> str:
 @click.group(cls=Commands, invoke_without_command=True, epilog=EXIT_CODES)
 @watched
 @on_guards()
-@click.pass_context
-def overrides(context: click.Context, session: Session, watching: bool, interval: int) -> None:
+def overrides(session: Session, watching: bool, interval: int) -> None:
     """List, extend and delete what ban, limit, scale and exempt have laid.
 
     \b
@@ -259,8 +258,7 @@ def overrides(context: click.Context, session: Session, watching: bool, interval
       apiguard overrides extend 7f3a --for 1h
       apiguard overrides delete 7f3a
     """
-    if context.invoked_subcommand is None:
-        look(session, _all, OVERRIDES, watching, interval)
+    look(session, _all, OVERRIDES, watching, interval)
 
 
 def _all(guard: Guard) -> Any:

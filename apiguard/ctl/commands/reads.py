@@ -111,8 +111,7 @@ def flows(session: Session, rule: str, buckets: int, watching: bool, interval: i
 @click.group(cls=Commands, invoke_without_command=True, epilog=EXIT_CODES)
 @watched
 @on_guards()
-@click.pass_context
-def upstreams(context: click.Context, session: Session, watching: bool, interval: int) -> None:
+def upstreams(session: Session, watching: bool, interval: int) -> None:
     """Show the API servers behind the guard, or drain one.
 
     \b
@@ -120,8 +119,7 @@ def upstreams(context: click.Context, session: Session, watching: bool, interval
       apiguard upstreams
       apiguard upstreams drain 10.0.0.1:6443
     """
-    if context.invoked_subcommand is None:
-        look(session, _get("/v1/upstreams"), UPSTREAMS, watching, interval)
+    look(session, _get("/v1/upstreams"), UPSTREAMS, watching, interval)
 
 
 @upstreams.command(epilog=EXIT_CODES)
@@ -161,8 +159,7 @@ def _set_drained(session: Session, name: str, verb: str, reason: str) -> None:
 
 @click.group(cls=Commands, invoke_without_command=True, epilog=EXIT_CODES)
 @on_guards()
-@click.pass_context
-def enforcement(context: click.Context, session: Session) -> None:
+def enforcement(session: Session) -> None:
     """Show or switch what the guard does about requests over their limit.
 
     enforce refuses them, shadow lets them pass and counts, off does not look.
@@ -173,8 +170,7 @@ def enforcement(context: click.Context, session: Session) -> None:
       apiguard enforcement set shadow --reason 'INC-7: rule too tight'
       apiguard enforcement reset --reason 'INC-7: over'
     """
-    if context.invoked_subcommand is None:
-        show(session, _enforcement, ENFORCEMENT)
+    show(session, _enforcement, ENFORCEMENT)
 
 
 def _enforcement(guard: Guard) -> Any:

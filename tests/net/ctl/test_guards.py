@@ -167,3 +167,29 @@ def test_commands_options_and_contexts_are_completed(run: Run) -> None:
     assert completed("apiguard policy ro") == ["rollback"]
     assert completed("apiguard top --ov") == ["--over"]
     assert completed("apiguard status --context o") == ["one"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("overrides", "extend"),
+        ("overrides", "list"),
+        ("upstreams", "drain"),
+        ("enforcement", "set"),
+    ],
+)
+def test_help_needs_no_guard(command: tuple[str, ...]) -> None:
+    done = invoke(*command, "--help")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage:")
+
+
+def test_guards_may_be_named_at_any_place_of_the_line(guard: FakeGuard, token_file: Path) -> None:
+    named = ("--server", guard.url, "--token-file", str(token_file))
+    for line in (
+        (*named, "overrides", "delete", "7f3a"),
+        ("overrides", *named, "delete", "7f3a"),
+        ("overrides", "delete", "7f3a", *named),
+    ):
+        done = invoke(*line)
+        assert done.exit_code == 0, (line, done.output)
