@@ -93,11 +93,10 @@ class SortedItems:
         self.size = 0
 
     def fill(self, items: Sequence[Item]) -> None:
-        """Replaces everything; ``items`` need not be sorted, two of one key must not occur."""
-        ordered = sorted(items, key=_key)
+        """Replaces everything with ``items``, which stand in key order, each key once."""
         half = CHUNK // 2  # room for as many again before a chunk splits
-        chunks = [tuple(ordered[at : at + half]) for at in range(0, len(ordered), half)]
-        self.adopt(chunks, len(ordered), sum([len(item.body) for item in ordered]))
+        chunks = [tuple(items[at : at + half]) for at in range(0, len(items), half)]
+        self.adopt(chunks, len(items), sum([len(item.body) for item in items]))
 
     def adopt(self, chunks: Sequence[_Chunk], count: int, size: int) -> None:
         """Takes over chunks of a snapshot."""

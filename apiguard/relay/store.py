@@ -114,15 +114,14 @@ class WatchCache:
 
     def fill(self, envelope: ListEnvelope, items: list[Item], now: float) -> None:
         """Begins anew from a list; whatever was held, logged and told is void."""
-        self._check_list(envelope)
+        _check_list(envelope, items)
         self.form = self._form_of(envelope, items)
         self.bookmarks = BookmarkTemplate(self.form)
         self._bookmark = None
         self.log = EventLog(self.form, envelope.resource_version, self.spec.log)
+        items.sort(key=_key)
         self._items.fill(items)
-        self._by_node = {}
-        for item in items:
-            self._index(item)
+        self._by_node = self._nodes_of(items)
         self._checkpoints.clear()
         self._past.clear()
         self.epoch += 1
@@ -141,7 +140,7 @@ class WatchCache:
 
         ``tell`` hears of each event while it is the last in the log.
         """
-        self._check_list(envelope)
+        _check_list(envelope, items)
         if envelope.resource_version < self.revision:
             raise BackwardsError(f"a list at {envelope.resource_version} after {self.revision}")
         items.sort(key=_key)
@@ -237,12 +236,6 @@ class WatchCache:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _check_list(self, envelope: ListEnvelope) -> None:
-        if not envelope.kind.endswith("List") or not envelope.resource_version:
-            raise ObjectError("a list without kind or resourceVersion")
-        if envelope.token:
-            raise ObjectError("one page of a list")
-
     def _form_of(self, envelope: ListEnvelope, items: list[Item]) -> ItemForm:
         kind, representation = envelope.kind.removesuffix("List"), self.spec.representation
         if not (_PLAIN.fullmatch(kind) and _PLAIN.fullmatch(envelope.api_version)):
@@ -293,10 +286,15 @@ class WatchCache:
         self.refreshed_at = now
         self._snapshot = None
 
-    def _index(self, item: Item) -> None:
+    def _nodes_of(self, items: list[Item]) -> dict[str, tuple[Item, ...]]:
         slot = self.fields.node_slot
-        if slot is not None:
-            self._reindex(item, None, slot)
+        if slot is None:
+            return {}
+        found: dict[str, list[Item]] = {}
+        for item in items:
+            if node := item.values[slot]:
+                found.setdefault(node, []).append(item)
+        return {node: tuple(held) for node, held in found.items()}
 
     def _reindex(self, item: Item | None, previous: Item | None, slot: int) -> None:
         if previous is not None and (node := previous.values[slot]):
@@ -340,6 +338,19 @@ class WatchCache:
 
 
 _NO_LABELS: dict[str, str] = {}
+
+
+def _check_list(envelope: ListEnvelope, items: list[Item]) -> None:
+    """Refuses what the rest relies on never to see."""
+    if not envelope.kind.endswith("List") or not envelope.resource_version:
+        raise ObjectError("a list without kind or resourceVersion")
+    if envelope.token:
+        raise ObjectError("one page of a list")
+    if len({item.key for item in items}) != len(items):
+        raise ObjectError("a list that names an object twice")
+    revisions = [item.revision for item in items]
+    if items and not 0 < min(revisions) <= max(revisions) <= envelope.resource_version:
+        raise ObjectError("an object without resourceVersion, or newer than its list")
 
 
 def _count_up_to(log: EventLog, revision: int) -> int:

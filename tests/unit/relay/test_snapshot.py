@@ -23,7 +23,7 @@ def test_items_stay_in_key_order_and_snapshots_as_they_were(
     """Through splits and joins of chunks; a snapshot is taken between the rounds."""
     model = {f"a/p{at}": peek_item(pod(f"a/p{at}", 1)) for at in range(start)}
     items = SortedItems()
-    items.fill(list(model.values()))
+    items.fill([model[key] for key in sorted(model)])
     kept = []
     for number, changes in enumerate(rounds, 2):
         for key, remove in changes:

@@ -163,6 +163,22 @@ def test_a_page_or_a_list_without_revision_fills_nothing() -> None:
     assert cache.ready
 
 
+@pytest.mark.parametrize(
+    "pods",
+    [
+        [pod("a/x", 1), pod("a/x", 2)],
+        [pod("a/x", 9)],
+        [{"metadata": {"name": "x", "namespace": "a"}}],
+    ],
+)
+def test_a_list_that_contradicts_itself_fills_nothing(pods: list[dict[str, object]]) -> None:
+    """An object twice, one from the future, one without revision: such an API is not for us."""
+    cache = WatchCache(spec())
+    with pytest.raises(ObjectError):
+        cache.fill(*read_list(listed(pods, 5), cache), 0.0)
+    assert not cache.ready
+
+
 def test_a_new_filling_breaks_with_the_past() -> None:
     cache = with_pods([pod("a/x", 3)], 5)
     cache.apply(event(ADDED, pod("a/y", 6)), 0.0)
