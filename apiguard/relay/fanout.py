@@ -5,8 +5,9 @@ node, one namespace, or else everything. A change looks up the few places it con
 after; groups elsewhere are not touched, so 5,000 kubelets watching their own node cost a change
 no more than 50.
 
-Measured, with transports that only count: one group of 1,000 watchers 85 µs per event (85 ns per
-watcher); 50 and 5,000 watchers with distinct nodes 4.3 and 4.6 µs per event (CPython 3.11).
+Measured for events of 4 KB, with transports that only count: 220 µs per event for one group of
+1,000 watchers, 0.2 µs each; 16 µs per event for 50 as for 5,000 watchers with distinct nodes, of
+which 12 build the frame (CPython 3.11, a busy machine).
 """
 
 from __future__ import annotations

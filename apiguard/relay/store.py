@@ -7,8 +7,9 @@ a name a key; only pods' nodes have an index of their own. A name asked for acro
 is looked for in all of them: nobody of weight does that, and an index would cost 100 bytes an
 object.
 
-Measured with pods of 4 KB: 10,000 objects 1.16 times their bytes in memory, 9 µs per event
-applied; 100,000 objects 1.16 times, 11 µs (CPython 3.11).
+Measured with pods of 4 KB, resident beside an empty process: 1.15 times the bodies' bytes, for
+10,000 as for 100,000 objects; 50 and 80 µs per event applied, of which 13 are looking into it;
+2 and 7 ms to go back to a past state (CPython 3.11, a busy machine).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from apiguard.relay.selection import Fields
 from apiguard.relay.snapshot import Snapshot, SortedItems
 
 CHECKPOINT_EVERY = 512
-"""Events between two snapshots kept for going back: at most so many are undone per exact read,
-2 ms of work. A checkpoint costs at most 8 bytes per object."""
+"""Events between two snapshots kept for going back: at most so many are undone per exact read. A
+checkpoint costs at most 8 bytes per object."""
 _PAST = 8  # rebuilt past states kept, for clients that page under churn
 _SHARED_LABELS = 4_096  # distinct label sets shared between objects, at least
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tracemalloc
 
 import pytest
 
@@ -196,3 +197,29 @@ def test_a_new_filling_breaks_with_the_past() -> None:
 def test_equal_label_sets_are_one_object() -> None:
     cache = filled(listed([pod(f"a/{n}", 1, labels={"app": "web"}) for n in "xyz"], 1))
     assert len({id(item.labels) for item in cache.snapshot().walk()}) == 1
+
+
+def test_objects_and_indexes_cost_less_than_a_third_beside_their_bytes() -> None:
+    """Pods of 4 KB with labels, nodes and addresses of their own."""
+    pods = [
+        pod(
+            f"ns{at % 20}/web-{at:06x}",
+            at + 1,
+            labels={"app": f"a{at % 50}", "tier": "web"},
+            node=f"node-{at % 40}",
+            uid=f"4840e8fb-84ac-4a32-b571-{at:012x}",
+            pad=3_800,
+        )
+        for at in range(800)
+    ]
+    data = listed(pods, 1_000)
+    warm = filled(listed(pods[:1], 1_000))
+    assert warm.ready
+    tracemalloc.start()
+    try:
+        cache = filled(data)
+        cache.snapshot()
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used <= 1.3 * cache.size

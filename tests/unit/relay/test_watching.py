@@ -41,6 +41,7 @@ from .building import (
     PROTOBUF,
     bookmark,
     event,
+    filled,
     key,
     listed,
     pod,
@@ -237,6 +238,22 @@ def test_a_recorded_watch_list_comes_out_byte_for_byte(
         if raw.type is EventType.BOOKMARK:
             bench.fanout.bookmark(1.0)
     assert line.data == body(name)
+
+
+def test_a_recorded_selector_watch_comes_out_byte_for_byte() -> None:
+    """From the recorded list, what happened to it since, and an object leaving and returning."""
+    cache = filled(body("list-json"))
+    cache.apply(bookmark(11307), 0.0)
+    bench = Bench(cache)
+    for raw in JsonFrameSplitter().receive_data(body("watch-json")):
+        bench.apply(raw)
+    recorded = JsonFrameSplitter().receive_data(body("watch-json-label-selector"))
+    _, line = bench.open(watch(11312, selection("golden25", labels="app=x")))
+    bench.apply(event(MODIFIED, pod("golden25/a", 11314, labels={"app": "y"})))
+    for raw in recorded[1:]:
+        returning = raw.type is ADDED and b'"name":"a"' in raw.body[:80]
+        bench.apply(RawEvent(MODIFIED, raw.body) if returning else raw)
+    assert line.data == body("watch-json-label-selector")
 
 
 def test_a_selector_turns_changes_into_comings_and_goings() -> None:
