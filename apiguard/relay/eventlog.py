@@ -29,6 +29,10 @@ class LogBounds:
     fewest: int = 1_000
 
 
+MOST_GAPS = 64
+"""Bridged ranges of revisions remembered one by one."""
+
+
 class Frame:
     """One event as watchers are sent it: built once, the same bytes to everybody.
 
@@ -64,7 +68,12 @@ class Event:
         self.previous = previous
         self.deleted = deleted
         self.at = 0.0  # monotonic seconds, set by the log
-        self.cost = _OVERHEAD + (len(item.body) if item else 0) + (len(deleted) if deleted else 0)
+        # The new object is the store's, or else the previous one of a later event.
+        self.cost = (
+            _OVERHEAD
+            + (len(previous.body) if previous else 0)
+            + (len(deleted) if deleted is not None else 0)
+        )
         self._frames: dict[EventType, Frame] | None = None
 
     @property
@@ -110,19 +119,19 @@ _revision = attrgetter("revision")
 class EventLog:
     """``begin`` and ``end`` are positions: of the oldest event kept, and of the next to come.
 
-    ``floor`` is the lowest revision a watch can be resumed from. ``bytes`` counts bodies and built
-    frames; ``trimmed`` counts events forgotten to stay within bounds.
+    ``floor`` is the lowest revision a watch can be resumed from. ``bytes`` counts the bodies only
+    the log still holds and built frames; ``trimmed`` counts events forgotten to stay in bounds.
     """
 
     __slots__ = (
         "_events",
         "_form",
-        "_gaps",
         "_head",
         "begin",
         "bounds",
         "bytes",
         "floor",
+        "gaps",
         "trimmed",
     )
 
@@ -135,7 +144,7 @@ class EventLog:
         self._form = form
         self._events: list[Event] = []
         self._head = 0  # how many of _events are forgotten already; see _forget
-        self._gaps: list[tuple[int, int]] = []
+        self.gaps: list[tuple[int, int]] = []
 
     @property
     def end(self) -> int:
@@ -162,11 +171,10 @@ class EventLog:
 
     def resume(self, revision: int) -> int | Unresumable:
         """The position of the first event above ``revision``."""
+        if self._bridged(revision):
+            return Unresumable.GAP
         if revision < self.floor:
             return Unresumable.BELOW
-        for low, high in self._gaps:
-            if low < revision < high:
-                return Unresumable.GAP
         return (
             self.begin
             + bisect_right(self._events, revision, self._head, key=_revision)
@@ -175,14 +183,22 @@ class EventLog:
 
     def exact(self, revision: int) -> bool:
         """Whether undoing events leads to the state at ``revision``."""
-        if revision < self.floor:
-            return False
-        return not any(low < revision < high for low, high in self._gaps)
+        return revision >= self.floor and not self._bridged(revision)
 
     def bridge(self, low: int, high: int) -> None:
-        """Notes that between two revisions the log holds a difference, not what happened."""
-        if high - low > 1:
-            self._gaps.append((low, high))
+        """Notes that between two revisions the log holds a difference, not what happened.
+
+        This outlives the events themselves: a client that was told a revision of our choosing
+        must not resume there, neither here nor upstream, where others happened in between.
+        """
+        if high - low <= 1:
+            return
+        self.gaps.append((low, high))
+        if len(self.gaps) > MOST_GAPS:  # what lies between the two oldest becomes part of them
+            self.gaps[:2] = [(self.gaps[0][0], self.gaps[1][1])]
+
+    def _bridged(self, revision: int) -> bool:
+        return any(low < revision < high for low, high in self.gaps)
 
     def trim(self, now: float) -> None:
         """Forgets what the bounds no longer allow."""
@@ -211,8 +227,6 @@ class EventLog:
         if head * 2 > len(self._events):
             del self._events[:head]
             self._head = 0
-        if self._gaps:
-            self._gaps = [(low, high) for low, high in self._gaps if high > self.floor]
 
 
 _VOID = Event(0, None, None)

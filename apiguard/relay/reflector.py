@@ -168,7 +168,9 @@ class Reflector:
                 if not self._anew:
                     return self._behind_us(now)
                 self._refill(envelope, items, now, spread=0.0)
-            elif cache.converge(envelope, items, now, lambda event: fanout.deliver(event, now)):
+            elif cache.converge(
+                envelope, items, now, lambda event: fanout.deliver(event, now), fanout.bridge
+            ):
                 fanout.bookmark(now)
             else:
                 self._refill(envelope, items, now, SPREAD)

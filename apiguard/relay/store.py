@@ -119,7 +119,7 @@ class WatchCache:
         self.form = self._form_of(envelope, items)
         self.bookmarks = BookmarkTemplate(self.form)
         self._bookmark = None
-        self.log = EventLog(self.form, envelope.resource_version, self.spec.log)
+        self._new_log(envelope.resource_version)
         items.sort(key=_key)
         self._items.fill(items)
         self._by_node = self._nodes_of(items)
@@ -136,10 +136,12 @@ class WatchCache:
         items: list[Item],
         now: float,
         tell: Callable[[Event], None],
+        bridge: Callable[[int, int], None],
     ) -> bool:
         """Applies a later list as the events that lead to it; False (and nothing) if inexact.
 
-        ``tell`` hears of each event while it is the last in the log.
+        ``bridge`` hears first from where to where, then ``tell`` of each event while it is the
+        last in the log.
         """
         _check_list(envelope, items)
         if envelope.resource_version < self.revision:
@@ -150,6 +152,7 @@ class WatchCache:
         if events is None:
             return False
         self.log.bridge(last, envelope.resource_version)
+        bridge(last, envelope.resource_version)
         for event in events:
             self._commit(event, now)
             self._advance(event.revision, now)
@@ -184,7 +187,14 @@ class WatchCache:
         self._checkpoints.clear()
         self._past.clear()
         self._snapshot = None
-        self.log = EventLog(self.form, self.revision, self.spec.log)
+        self._new_log(self.revision)
+
+    def trim(self, now: float) -> None:
+        """Forgets what is too old to be asked for; now and then, also when nothing happens."""
+        self.log.trim(now)
+        begin, floor = self.log.begin, self.log.floor
+        self._checkpoints = [c for c in self._checkpoints if c[0] > begin]
+        self._past = {at: state for at, state in self._past.items() if at >= floor}
 
     # --- what clients are told -------------------------------------------------------------------
 
@@ -237,6 +247,12 @@ class WatchCache:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    def _new_log(self, revision: int) -> None:
+        """Empty, but still knowing which revisions were of our choosing."""
+        gaps = [gap for gap in self.log.gaps if gap[1] <= revision]
+        self.log = EventLog(self.form, revision, self.spec.log)
+        self.log.gaps = gaps
+
     def _form_of(self, envelope: ListEnvelope, items: list[Item]) -> ItemForm:
         kind, representation = envelope.kind.removesuffix("List"), self.spec.representation
         if not (_PLAIN.fullmatch(kind) and _PLAIN.fullmatch(envelope.api_version)):
@@ -270,7 +286,9 @@ class WatchCache:
     def _commit(self, event: Event, now: float) -> None:
         log = self.log
         if not log.end % CHECKPOINT_EVERY:
-            self._checkpoint()
+            self.trim(now)
+            frozen = self._items.freeze(self.revision, self._change)
+            self._checkpoints.append((log.end, frozen))
         item, previous = event.item, event.previous
         if item is None:
             self._items.remove(event.subject.key)
@@ -311,12 +329,6 @@ class WatchCache:
             held = self._by_node.get(node, ())
             at = bisect_left(held, item.key, key=_key)
             self._by_node[node] = (*held[:at], item, *held[at:])
-
-    def _checkpoint(self) -> None:
-        begin = self.log.begin
-        self._checkpoints = [c for c in self._checkpoints if c[0] > begin]
-        frozen = self._items.freeze(self.revision, self._change)
-        self._checkpoints.append((self.log.end, frozen))
 
     def _rebuild(self, revision: int) -> Snapshot:
         """The nearest later state kept, with the events in between undone."""

@@ -78,7 +78,7 @@ def test_a_cache_converges_and_marks_the_gap() -> None:
     cache = with_pods([pod("a/x", 3), pod("a/y", 4)], 5)
     later = listed([pod("a/x", 8), pod("a/z", 9)], 12)
     events: list[Event] = []
-    assert cache.converge(*read_list(later, cache), 1.0, events.append)
+    assert cache.converge(*read_list(later, cache), 1.0, events.append, lambda *_: None)
     assert [(e.revision, e.subject.key) for e in events] == [(6, "a/y"), (8, "a/x"), (9, "a/z")]
     assert keys(cache.snapshot()) == ["a/x", "a/z"]
     assert cache.revision == 12
@@ -90,5 +90,7 @@ def test_a_cache_converges_and_marks_the_gap() -> None:
 def test_a_list_from_the_past_is_refused() -> None:
     cache = with_pods([pod("a/x", 3)], 5)
     with pytest.raises(BackwardsError):
-        cache.converge(*read_list(listed([pod("a/x", 3)], 4), cache), 1.0, lambda _: None)
+        cache.converge(
+            *read_list(listed([pod("a/x", 3)], 4), cache), 1.0, lambda _: None, lambda *_: None
+        )
     assert cache.revision == 5

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from apiguard.relay.eventlog import LogBounds
 from apiguard.relay.reflector import ListFrom, Phase, WatchFrom
+from apiguard.relay.watching import BeginExpired, WatchQuery, decide_watch
 
 from .building import selection
 from .model import Informer, ModelServer, Stand
@@ -190,6 +191,45 @@ def test_an_expired_watch_is_bridged_without_the_clients_noticing() -> None:
     assert stand.reflector.lists == 2
     assert [informer.relists for informer in informers] == [0] * len(informers)
     assert stand.reflector.breaks == 0
+
+
+def test_who_knows_more_than_the_relay_is_not_told_a_difference() -> None:
+    """A client comes from upstream, ahead; then the relay bridges what the client has seen."""
+    stand = started()
+    informer = stand.join(selection(), 100, watch_list=True)
+    stand.server.write("a/p", "y", "n1")
+    stand.receive(10)
+    stand.drain(informer)
+    stand.hang_up(informer)
+    stand.server.delete("a/p")
+    stand.server.write("a/p", "x", "n2")
+    ahead = stand.server.revision
+    stand._upstream(informer)
+    assert informer.revision == ahead > stand.cache.revision
+    stand.connect(informer)
+    stand.server.delete("a/p")
+    stand.server.write("a/p", "x", "n2")
+    stand.server.compact()
+    stand.drop(code=410)
+    stand.settle()
+    stand.check_settled()
+    assert informer.relists == 1
+
+
+def test_a_revision_of_the_relays_choosing_is_no_resume_point_upstream() -> None:
+    """Long after the log forgot the difference, 410 is told, not passed."""
+    stand = started(LogBounds(seconds=1.0, fewest=0))
+    low = stand.cache.revision
+    stand.server.delete("a/p")
+    stand.server.delete("a/q")
+    stand.server.write("b/r", "x", "n1")
+    stand.server.compact()
+    stand.drop(code=410)
+    stand.fulfil()
+    stand.tick(100.0)
+    assert stand.cache.log.floor > low + 1
+    query = WatchQuery(selection(), low + 1, False, bookmarks=True)
+    assert isinstance(decide_watch(query, stand.cache), BeginExpired)
 
 
 def test_an_upstream_that_went_back_in_time_ends_everything() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import tracemalloc
@@ -139,6 +140,36 @@ def test_history_ends_where_the_log_does() -> None:
     assert cache.snapshot_at(3) is None
     assert cache.snapshot_at(4) is not None
     assert cache.snapshot_at(7) is None
+
+
+def test_the_log_pays_for_what_only_it_still_holds() -> None:
+    """Bodies replaced or deleted, and frames; never more than its bound, however few events."""
+    bound = 100_000
+    cache = with_pods([pod("a/x", 1, pad=4_000)], 1, log=LogBounds(bytes=bound))
+    for revision in range(2, 100):
+        happened = cache.apply(event(MODIFIED, pod("a/x", revision, pad=4_000)), 0.0)
+        assert happened is not None
+        cache.log.frame(happened, MODIFIED)
+        cache.trim(0.0)
+        assert cache.log.bytes <= bound
+    kept = [cache.log.event(at) for at in range(cache.log.begin, cache.log.end)]
+    held = sum(len(e.previous.body) for e in kept if e.previous is not None)
+    frames = sum(len(cache.log.frame(e, MODIFIED).data) for e in kept)
+    assert held + frames <= cache.log.bytes <= held + frames + 1_024 * len(kept)
+    assert cache.log.trimmed == 98 - len(kept)
+
+
+def test_states_of_the_past_are_kept_no_longer_than_the_log() -> None:
+    cache = with_pods([pod("a/x", 1)], 1, log=LogBounds(seconds=5.0, fewest=0))
+    for revision in range(2, 9):
+        cache.apply(event(MODIFIED, pod("a/x", revision)), float(revision))
+    old = cache.snapshot_at(4)
+    assert old is not None
+    item = next(old.walk())
+    del old
+    cache.trim(100.0)
+    assert not [each for each in gc.get_referrers(item) if isinstance(each, tuple)]
+    assert cache.snapshot_at(8) is not None
 
 
 def test_the_node_index_follows_every_change() -> None:

@@ -165,7 +165,7 @@ def short_log() -> WatchCache:
     for revision in (12, 14, 16):
         cache.apply(event(MODIFIED, pod("a/x", revision)), float(revision))
     read = read_list(listed([pod("a/y", 18)], 19), cache)
-    assert cache.converge(*read, 16.5, lambda _: None)
+    assert cache.converge(*read, 16.5, lambda _: None, lambda *_: None)
     cache.apply(event(MODIFIED, pod("a/y", 20)), 16.6)
     return cache
 
@@ -277,6 +277,25 @@ def test_a_selector_turns_changes_into_comings_and_goings() -> None:
         event(MODIFIED, pod("a/x", 9, labels={"app": "x"})),
         event(DELETED, pod("a/x", 9, labels={"app": "x"}), 11),
     ]
+
+
+def test_a_selector_does_the_same_in_protobuf() -> None:
+    """Recorded changes of a pod's label, over a recorded list."""
+    bench = Bench(filled(body("list-protobuf"), spec(PROTOBUF)))
+    _, everything = bench.open(watch(11306))
+    _, chosen = bench.open(watch(11306, selection(labels="app=x")))
+    for raw in frame_splitter(PROTOBUF).receive_data(body("watch-protobuf")):
+        bench.apply(raw)
+    assert everything.data == body("watch-protobuf")
+    peeked = [
+        (raw.type, bench.cache.peek(bench.cache.form.item_of(raw.body)))
+        for raw in frame_splitter(PROTOBUF).receive_data(chosen.data)
+    ]
+    assert all(of.labels == {"app": "x"} for _, of in peeked)
+    assert (peeked[0][0], peeked[0][1].name) == (DELETED, "a")
+    revisions = [of.resource_version for _, of in peeked]
+    assert revisions == sorted(set(revisions))
+    assert revisions[0] > 11319
 
 
 def test_one_frame_serves_everybody_of_one_outcome() -> None:
