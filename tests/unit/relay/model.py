@@ -308,6 +308,8 @@ class Stand:
             self.tick(1.0)
             for informer in self.informers:
                 informer.capacity = 1 << 30
+                if informer.line is not None:
+                    informer.line.capacity = 1 << 30
                 self.connect(informer)
                 self.drain(informer)
 
