@@ -13,7 +13,7 @@ floor  packages                                        what it may touch
 4     ``gateway``                                     nothing outside: decides one request
 3     ``policy``                                      PyYAML: file -> immutable snapshot
 2     ``limiter``, ``identity``, ``upstream``,        values and plain calls; time is an argument
-      ``telemetry``
+      ``telemetry``, ``relay``
 1     ``wire``, ``kube``                              httptools: bytes <-> messages; vocabulary
 0     ``errors``                                      nothing
 ====  ==============================================  ==========================================

@@ -327,6 +327,13 @@ class BodyCache:
         self.settle()
         return content
 
+    def forget(self, owner: object) -> None:
+        """Drops every content whose key, a tuple, begins with ``owner``."""
+        for key in [k for k in self._held if isinstance(k, tuple) and k[0] is owner]:
+            _, content = self._held.pop(key)
+            content.drop()
+        self.settle()
+
     def settle(self) -> None:
         """Counts what was selected since the last call and drops what does not fit."""
         held = self._held

@@ -170,7 +170,9 @@ class Fanout:
 
     def reset(self, now: float, spread: float) -> None:
         """The cache broke with its past: no stream is told anything any more, and each ends with
-        410 within ``spread`` seconds, so that their relists do not come together."""
+        410 within ``spread`` seconds, so that their relists do not come together. Bodies built of
+        that past go at once."""
+        self._bodies.forget(self._cache)
         for watcher in list(self):
             self._detach(watcher)
             watcher.doom(now + self._rng.random() * spread)
