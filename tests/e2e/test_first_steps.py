@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from apiguard.admin.routes import ROUTES
 from tests.e2e.newcomer import BIN, ROOT, SECONDS, Demo
 
 pytestmark = pytest.mark.e2e
@@ -87,6 +88,21 @@ def test_the_readme_names_targets_that_exist() -> None:
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_shows_the_operators_minute(demo: Demo) -> None:
+    (minute,) = blocks("The operator's minute")
+    out = demo.bash(minute)
+    assert re.search(r"^override/\S+ banned userAgents=noisy-agent/\*", out, re.MULTILINE)
+    assert "override.add" in out
+
+
+def test_the_readme_names_every_route_of_the_admin_port() -> None:
+    admin = README.partition("## Admin\n")[2].partition("\n## ")[0]
+    for route in ROUTES:
+        last = route.path.rpartition("/")[2]
+        assert route.path in admin or f"…/{last}" in admin, route
+        assert route.method in admin
 
 
 def apiguard(*arguments: str) -> subprocess.CompletedProcess[str]:
