@@ -28,6 +28,8 @@ HEADROOM = 5
 ACTS_WITHIN = 1.0  # seconds from sending the PUT
 ADMIN_P99 = 0.1  # seconds
 FLOOD, REFUSED = 300, 200  # connections
+CROWD = 1_900  # connections, below what one source address may have
+OBSERVED = 8.0  # seconds
 FLOOD_TOKENS = TOKENS + "flood-token,flood,3\nrefused-token,refused,4\n"
 ADMIN_TARGETS = ("/v1/status", "/v1/flows", "/v1/policy", "/metrics", "/livez", "/readyz")
 
@@ -118,6 +120,25 @@ def test_a_saturated_guard_is_still_governed(
     assert flows["default"]["refused"] == 0, "kubectl's user has met a limit"
     assert set(tallies["flood"].answers) == {200, 429}
     assert tallies["flood"].broken == tallies["refused"].broken == 0
+
+
+def test_a_worker_whose_clients_never_pause_still_reports(stand: Stand) -> None:
+    """More sockets are ready at a time than libuv looks at at once; see READS_PER_TURN. Ready
+    means that the worker has reported within three seconds."""
+    group = Group("crowd", CROWD, "crowd/1", "flood-token")
+    clients = HammerProcess(stand.guard.address[1], stand.guarded.authority, [group], niceness=5)
+    try:
+        clients.wait()
+        end = time.monotonic() + OBSERVED
+        while time.monotonic() < end:
+            ready = ask(stand.guard.admin_address, "GET", "/readyz?verbose")
+            assert ready.code == 200, ready.text
+            time.sleep(0.05)  # between looks
+        crowd = clients.end()["crowd"]
+    finally:
+        clients.kill()
+    assert set(crowd.answers) <= {200, 429}
+    assert crowd.broken == 0
 
 
 def _flows(stand: Stand) -> dict[str, Any]:
