@@ -202,3 +202,13 @@ def test_a_malformed_head_request_is_answered_without_body() -> None:
     reader = Reader()
     reader.server.receive_data(b"GET / HTTP/1.1\r\nHost: g\r\nHost: g\r\n\r\n")
     assert reader.server.data_to_send().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("field", [b"A: b\r c\nD: e\r\n", b"A: b\r c\n", b"A: b\n\r\n", b"A\r\n"])
+def test_a_response_whose_line_ends_are_torn_or_stray_is_no_response(field: bytes) -> None:
+    connection = Connection()
+    sink = connection.ask()
+    connection.codec.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b\r\n" % field)
+    connection.codec.receive_data(b"\r\n\r\n")  # ends a head that seemed unfinished
+    assert sink.events == ["aborted"]
+    assert connection.codec.should_close
