@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,7 @@ class Figures:
     admin_worst: float = 0.0
     metrics_p99: float = 0.0
     metrics_worst: float = 0.0
+    cli_median: float = 0.0
     cli_p99: float = 0.0
     cli_worst: float = 0.0
     guard_cores: float = 0.0
@@ -246,6 +248,7 @@ class Overload:
             time.sleep(ASKED_EVERY)  # the operator's pace
         figures.admin_p99, figures.admin_worst = _p99(admin), max(admin)
         figures.metrics_p99, figures.metrics_worst = _p99(metrics), max(metrics)
+        figures.cli_median = statistics.median(commands)
         figures.cli_p99, figures.cli_worst = _p99(commands), max(commands)
 
     def _command_seconds(self) -> float:
