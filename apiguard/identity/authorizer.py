@@ -163,7 +163,7 @@ class Authorizer:
     def ask(self, question: Question, now: float, resume: Told) -> Verdict | Waiting:
         """The verdict, or a place in the queue: then ``resume`` is told it later, exactly once.
 
-        Costs 0.4 us where a verdict holds (CPython 3.11).
+        Costs 0.7 us where a verdict holds (CPython 3.11, a busy machine).
         """
         limits = self._limits
         case = self._cases.find(question.key)
@@ -381,7 +381,7 @@ class Authorizer:
     # -- time --------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """To be called ten times a second or so; idle it costs 1 us."""
+        """To be called ten times a second or so; idle it costs 2.5 us."""
         while self._waiters:
             waiting = next(iter(self._waiters))
             if now < waiting.deadline:

@@ -53,6 +53,20 @@ def test_those_who_ask_while_the_review_is_under_way_share_it() -> None:
     assert len(first) == len(second) == len(world.asked) == 1
 
 
+def test_a_renewal_under_way_is_waited_for_even_with_the_budget_spent() -> None:
+    world = World(1.0)
+    world.verdict(PODS)
+    world.latency = 0.5
+    world.run(10.0)
+    world.say = lambda question: NO
+    first = world.ask(PODS)
+    world.drive()
+    second = world.ask(PODS)
+    assert first == second == []
+    world.run(0.6)
+    assert first == second == [Denied("", world.asked[-1])]
+
+
 @pytest.mark.parametrize("body", [YES, NO])
 def test_a_decision_holds_ten_seconds_from_when_it_was_asked(body: bytes) -> None:
     world = World(latency=0.5)
@@ -377,6 +391,20 @@ def test_a_flood_of_new_questions_ends_no_watch() -> None:
         world.run(1.0)
     assert ended == [[]] * 1_000
     assert world.authorizer.counts.late > 1_000
+
+
+def test_a_flood_of_new_questions_leaves_renewals_a_quarter_of_the_budget() -> None:
+    world = World()
+    watched = readers(1_000)
+    world.watch_all(watched, 20.0)
+    world.run(60.0)
+    began = world.now
+    for second in range(100):
+        for number in range(30):
+            world.ask(question(f"m{number}", f"/api/v1/namespaces/n{second}/pods"))
+        world.run(1.0)
+    renewed = sum(world.last_asked[asked.key] > began for asked in watched)
+    assert 450 <= renewed <= 550  # of 2,000 reviews
 
 
 def test_watches_of_one_question_cost_one_review_and_end_together() -> None:
