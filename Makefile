@@ -27,9 +27,17 @@ typecheck: $(STAMP) ## Type check package and tests, strictly
 	@echo "==> mypy"
 	@$(BIN)/mypy apiguard tests loadtests
 
+# Tests of whole processes wait more than they compute: the others run beside them.
 unit: $(STAMP) ## Run every test; PYTEST_ARGS chooses some
-	@echo "==> pytest"
+ifdef PYTEST_ARGS
 	@$(BIN)/pytest $(PYTEST_ARGS)
+else
+	@echo "==> pytest tests/unit tests/wire tests/net, and beside it tests/e2e tests/bench"
+	@$(BIN)/pytest tests/unit tests/wire tests/net >$(VENV)/pytest.log 2>&1 & beside=$$!; \
+	trap 'kill $$beside' INT TERM; \
+	$(BIN)/pytest tests/e2e tests/bench; code=$$?; \
+	wait $$beside || code=1; cat $(VENV)/pytest.log; exit $$code
+endif
 
 bench: $(STAMP) ## Measure the traffic path beside its peers (minutes)
 	@$(BIN)/python -m loadtests.bench $(BENCH_ARGS)
