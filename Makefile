@@ -27,15 +27,18 @@ typecheck: $(STAMP) ## Type check package and tests, strictly
 	@echo "==> mypy"
 	@$(BIN)/mypy apiguard tests loadtests
 
-# Tests of whole processes wait more than they compute: the others run beside them.
+# Tests of whole processes wait more than they compute: the others run beside them. Those of the
+# benchmarks measure, and have the machine to themselves.
 unit: $(STAMP) ## Run every test; PYTEST_ARGS chooses some
 ifdef PYTEST_ARGS
 	@$(BIN)/pytest $(PYTEST_ARGS)
 else
-	@echo "==> pytest tests/unit tests/wire tests/net, and beside it tests/e2e tests/bench"
+	@echo "==> pytest tests/bench"
+	@$(BIN)/pytest tests/bench
+	@echo "==> pytest tests/e2e, and beside it tests/unit tests/wire tests/net"
 	@$(BIN)/pytest tests/unit tests/wire tests/net >$(VENV)/pytest.log 2>&1 & beside=$$!; \
 	trap 'kill $$beside' INT TERM; \
-	$(BIN)/pytest tests/e2e tests/bench; code=$$?; \
+	$(BIN)/pytest tests/e2e; code=$$?; \
 	wait $$beside || code=1; cat $(VENV)/pytest.log; exit $$code
 endif
 
