@@ -55,4 +55,5 @@ $(STAMP): pyproject.toml
 	@echo "==> creating $(VENV) and installing dependencies (once; a minute or two)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m compileall -q apiguard  # pip leaves that out: 45 ms of every command
 	@touch $@
