@@ -7,7 +7,7 @@ lower floors and its own package only (checked by import-linter, see ``pyproject
 floor  packages                                        what it may touch
 ====  ==============================================  ==========================================
 7     ``cli``, ``commands``, ``demo``                 everything
-      ``ctl``                                         the admin port over HTTP, ``errors``
+      ``ctl``                                         the admin port; ``errors``, ``ages``
 6     ``admin``                                       aiohttp, prometheus-client
 5     ``runtime``                                     asyncio, sockets, processes, clocks
 4     ``gateway``                                     nothing outside: decides one request
@@ -15,7 +15,7 @@ floor  packages                                        what it may touch
 2     ``limiter``, ``identity``, ``upstream``,        values and plain calls; time is an argument
       ``telemetry``, ``relay``
 1     ``wire``, ``kube``                              httptools: bytes <-> messages; vocabulary
-0     ``errors``                                      nothing
+0     ``errors``, ``memo``, ``ages``                  nothing
 ====  ==============================================  ==========================================
 
 First reads: ``gateway/gateway.py``, ``wire/messages.py``, ``policy/policy.py``,

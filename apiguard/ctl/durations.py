@@ -1,4 +1,4 @@
-"""Durations as operators write them, and as tables show them."""
+"""Durations as operators write them; ``ages`` has them as tables show them."""
 
 from __future__ import annotations
 
@@ -34,27 +34,3 @@ def exact(seconds: float) -> str:
         if number:
             parts.append(f"{number}{name}")
     return "".join(parts) or "0s"
-
-
-def rough(seconds: float) -> str:
-    """Two figures at most, as kubectl shows ages.
-
-    Source: k8s.io/apimachinery/pkg/util/duration/duration.go, HumanDuration.
-    """
-    whole = max(0, int(seconds))
-    if whole < 120:
-        return f"{whole}s"
-    minutes, hours, days = whole // 60, whole // 3_600, whole // 86_400
-    if minutes < 10:
-        return _two(minutes, "m", whole % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    return _two(days, "d", hours % 24, "h") if days < 8 else f"{days}d"
-
-
-def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
-    return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apiguard.ctl.durations import rough
+from apiguard.ages import rough
 from apiguard.ctl.output import MOST_CHOSEN, Row, align, shortened
 from apiguard.ctl.printable import printable
 from apiguard.ctl.reading import count, items, number, pick, seconds, share, size, text

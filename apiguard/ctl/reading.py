@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from apiguard.ctl.durations import rough
+from apiguard.ages import rough
 
 
 def pick(value: Any, path: str, default: Any = None) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
-from apiguard.ctl.durations import rough
+from apiguard.ages import rough
 from apiguard.ctl.output import Column, Row, View
 from apiguard.ctl.reading import age, clock, count, items, number, pick, seconds, share, size, text
 
@@ -217,9 +218,9 @@ BUCKETS = View(
 )
 
 
-def _probed(row: Row) -> str:
-    ago = pick(row, "probedSecondsAgo")
-    return "" if ago is None else rough(number(row, "probedSecondsAgo"))
+def _since(path: str) -> Callable[[Row], str]:
+    """How long ago by the seconds at ``path``, "" where there are none: it never happened."""
+    return lambda row: "" if pick(row, path) is None else rough(number(row, path))
 
 
 UPSTREAMS = View(
@@ -231,7 +232,7 @@ UPSTREAMS = View(
         Column("USABLE", _of("usable")),
         Column("DRAINED", _of("drained")),
         Column("IN-FLIGHT", _count("requestsInFlight")),
-        Column("PROBED", _probed),
+        Column("PROBED", _since("probedSecondsAgo")),
         Column("DETAIL", _of("detail")),
         Column("PROBES", _of("probes"), wide=True),
     ),
@@ -293,17 +294,11 @@ OVERRIDES = View(
         Column("AGE", lambda row: age(row, "created"), wide=True),
         Column("EXPIRES", _of("expires"), wide=True),
         Column("END-WATCHES", _of("endWatches"), wide=True),
-        Column("LAST-HIT", lambda row: rough_ago(row), wide=True),
+        Column("LAST-HIT", _since("hits.lastSecondsAgo"), wide=True),
     ),
     lambda row: text(row, "id"),
     "No overrides.",
 )
-
-
-def rough_ago(row: Row) -> str:
-    """Since the last request an override decided about, "" before the first."""
-    ago = pick(row, "hits.lastSecondsAgo")
-    return "" if ago is None else rough(number(row, "hits.lastSecondsAgo"))
 
 
 ENFORCEMENT = View(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from apiguard.ages import rough, two_units
 from apiguard.demo.encoding import Object
 from apiguard.demo.resources import Resource, at
 
@@ -53,28 +54,11 @@ def human_duration(seconds: float) -> str:
     """As apimachinery's duration.HumanDuration: two units while they matter."""
     if seconds < 0:
         return "<invalid>" if seconds < -1 else "0s"
-    whole = int(seconds)
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if whole < 120:
-        return f"{whole}s"
-    if minutes < 10:
-        return _two(minutes, "m", whole % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return _two(days, "d", hours % 24, "h")
+    days = int(seconds) // 86_400
     if days < 365 * 2:
-        return f"{days}d"
+        return rough(seconds)
     years = days // 365
-    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
-
-
-def _two(first: int, unit: str, second: int, small: str) -> str:
-    return f"{first}{unit}{second}{small}" if second else f"{first}{unit}"
+    return two_units(years, "y", days % 365, "d") if years < 8 else f"{years}y"
 
 
 def _name(value: Object, _now: float) -> Any:

@@ -29,14 +29,26 @@ class State(enum.Enum):
 HEAD, BODY, WAIT, TUNNEL, CLOSED = State
 
 
-class Output:
-    """Bytes to send, collected; tells the runtime when there are some."""
+class End:
+    """One end: bytes to send, collected, and the wish not to be read. Tells the runtime of both.
 
-    __slots__ = ("_on_output", "_out")
+    ``reading_paused`` asks for the body to wait.
+    """
+
+    __slots__ = ("_on_output", "_out", "reading_paused")
 
     def __init__(self, on_output: Callable[[], object]) -> None:
         self._on_output = on_output
         self._out: list[bytes] = []
+        self.reading_paused = False
+
+    def pause_body(self) -> None:
+        self.reading_paused = True
+        self._on_output()
+
+    def resume_body(self) -> None:
+        self.reading_paused = False
+        self._on_output()
 
     def _send(self, data: bytes) -> None:
         if not self._out:

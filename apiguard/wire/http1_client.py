@@ -11,14 +11,14 @@ from collections.abc import Callable
 from apiguard.errors import UpstreamProtocolError
 from apiguard.wire.chunked import ChunkedDecoder, ChunkError
 from apiguard.wire.heads import parse_response
-from apiguard.wire.http1 import BODY, CLOSED, HEAD, TUNNEL, Output
+from apiguard.wire.http1 import BODY, CLOSED, HEAD, TUNNEL, End
 from apiguard.wire.messages import CHUNKED, UNTIL_CLOSE, RequestLine, ResponseHead, ResponseSink
 
 RESPONSE_HEAD_LIMIT = 256 * 1024
 """Bytes of a response head; Go's own default for clients is 10 MiB, Kubernetes needs a few KiB."""
 
 
-class Http1Client(Output):
+class Http1Client(End):
     """The side that faces upstream; is the ClientStream of its current request.
 
     ``reusable`` once a response has ended at a proven message end and nothing else came.
@@ -38,7 +38,6 @@ class Http1Client(Output):
         "_upgrade",
         "linger",
         "on_released",
-        "reading_paused",
         "should_close",
         "state",
     )
@@ -57,7 +56,6 @@ class Http1Client(Output):
         self._left = 0
         self._method = ""
         self._close = False
-        self.reading_paused = False
         self._request_chunked = False
         self._request_done = True
         self._upgrade = b""
@@ -114,14 +112,6 @@ class Http1Client(Output):
         self._sink = None
         self.state = CLOSED
         self.should_close = True
-        self._on_output()
-
-    def pause_body(self) -> None:
-        self.reading_paused = True
-        self._on_output()
-
-    def resume_body(self) -> None:
-        self.reading_paused = False
         self._on_output()
 
     # -- the answer --------------------------------------------------------------------------

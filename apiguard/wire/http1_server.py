@@ -19,7 +19,7 @@ from collections.abc import Callable
 from apiguard.errors import WireError
 from apiguard.wire.chunked import ChunkedDecoder, ChunkError
 from apiguard.wire.heads import RequestHeads
-from apiguard.wire.http1 import BODY, CLOSED, HEAD, TUNNEL, WAIT, Output
+from apiguard.wire.http1 import BODY, CLOSED, HEAD, TUNNEL, WAIT, End
 from apiguard.wire.messages import (
     CHUNKED,
     HeaderBlock,
@@ -46,14 +46,13 @@ def _framing(head: ResponseHead) -> bytes:
     return b"Content-Length: %d\r\n" % head.declared if head.declared >= 0 else b""
 
 
-class Http1Server(Output):
+class Http1Server(End):
     """The side that faces a client; is the ServerStream of its current request.
 
     ``should_close`` asks the runtime to close once everything is sent; ``broken`` to reset the
     connection at once, so that an incomplete answer cannot pass for a complete one. ``linger``
     asks to read on for a moment before closing: closing on unread bytes resets the connection,
-    and the client might lose the answer.
-    ``reading_paused`` asks for the body to wait; ``draining`` makes the next answer the last.
+    and the client might lose the answer. ``draining`` makes the next answer the last.
     """
 
     __slots__ = (
@@ -82,7 +81,6 @@ class Http1Server(Output):
         "broken",
         "draining",
         "linger",
-        "reading_paused",
         "requests",
         "should_close",
         "state",
@@ -115,7 +113,6 @@ class Http1Server(Output):
         self._scanned = 0  # bytes of an incomplete head already looked at
         self._line_end = -1  # where its first line ends
         self._consuming = False
-        self.reading_paused = False
         self._last_raw = b""
         self._last_block: HeaderBlock | None = None
         self._line: RequestLine | None = None
@@ -401,14 +398,6 @@ class Http1Server(Output):
         self.should_close = True
 
     # -- body flow ---------------------------------------------------------------------------
-
-    def pause_body(self) -> None:
-        self.reading_paused = True
-        self._on_output()
-
-    def resume_body(self) -> None:
-        self.reading_paused = False
-        self._on_output()
 
     def set_writable(self, writable: bool) -> None:
         """The client's transport is full, or takes bytes again."""

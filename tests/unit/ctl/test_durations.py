@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apiguard.ctl.durations import exact, parse_duration, rough
+from apiguard.ages import rough
+from apiguard.ctl.durations import exact, parse_duration
 
 
 @pytest.mark.parametrize(
