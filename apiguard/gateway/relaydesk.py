@@ -19,7 +19,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from apiguard.gateway import replies
-from apiguard.gateway.asking import FeedKey, Wanted, read_accept, read_line, unservable
+from apiguard.gateway.asking import (
+    FeedKey,
+    Wanted,
+    read_accept,
+    read_line,
+    reads_errors,
+    unservable,
+)
 from apiguard.gateway.decision import Decision, Forward, Serve
 from apiguard.gateway.feeds import CATCH_PAUSE, CATCH_SECONDS, Catch, Feed, Level
 from apiguard.gateway.serving import Serving
@@ -36,7 +43,7 @@ from apiguard.kube.groups import BUILT_IN_GROUPS
 from apiguard.kube.identity import Caller, Identity
 from apiguard.kube.objects import Peeked
 from apiguard.kube.requestinfo import RequestInfo
-from apiguard.kube.status import resource_version_too_large
+from apiguard.kube.status import Status, resource_version_too_large
 from apiguard.memo import Memo
 from apiguard.policy.relayconfig import RelayConfig, RelayedResource
 from apiguard.relay import listing, watching
@@ -248,8 +255,7 @@ class RelayDesk:
             question = place.question
             assert question is not None
             status = forbidden_status(question.user, serving.info, verdict.reason)
-            serving.refuse_with(status, sniff=True)
-            self._driver.wake()
+            self._refuse(serving, status, sniff=True)
         else:
             self._bypass(serving, verdict.why)
 
@@ -324,7 +330,7 @@ class RelayDesk:
         wanted = serving.serve.wanted
         query = listing.parse_list(wanted.query, wanted.selection)
         if isinstance(query, Refuse):
-            serving.refuse_with(query.status)
+            self._refuse(serving, query.status)
             return
         if isinstance(query, PassUpstream):
             self._bypass(serving, query.reason, feed)
@@ -348,7 +354,7 @@ class RelayDesk:
             case PassUpstream():
                 self._bypass(serving, decision.reason, feed)
             case Refuse():
-                serving.refuse_with(decision.status)
+                self._refuse(serving, decision.status)
 
     def _wait_for(
         self,
@@ -366,7 +372,7 @@ class RelayDesk:
         if level is None or not feed.still(level):
             self._ask_proof(serving, place, feed, now)
         elif level.revision < query.revision:
-            serving.refuse_with(resource_version_too_large(query.revision, level.revision))
+            self._refuse(serving, resource_version_too_large(query.revision, level.revision))
         else:
             serve = ServeList(query, cache.snapshot())
             self._send_list(serving, place, feed, cache, serve, stale)
@@ -405,7 +411,7 @@ class RelayDesk:
         wanted = serving.serve.wanted
         query = watching.parse_watch(wanted.query, wanted.selection)
         if isinstance(query, Refuse):
-            serving.refuse_with(query.status)
+            self._refuse(serving, query.status)
             return
         if isinstance(query, PassUpstream):
             self._bypass(serving, query.reason, feed)
@@ -652,6 +658,13 @@ class RelayDesk:
             feed.counts.bypasses[reason] += 1
         serving.pass_upstream()
         self._driver.wake()
+
+    def _refuse(self, serving: Serving, status: Status, *, sniff: bool = False) -> None:
+        if reads_errors(serving.block.get(b"accept").decode("latin-1")):
+            serving.refuse_with(status, sniff=sniff)
+            self._driver.wake()
+        else:
+            self._bypass(serving, "accept")
 
     def _turn_away(self, serving: Serving) -> None:
         self.bypasses["herd"] += 1

@@ -42,7 +42,7 @@ def reply_to(
         http.HTTPStatus(status.code).phrase.encode("ascii"),
         b"%bContent-Type: %b\r\n%bContent-Length: %d\r\n"
         % (
-            _CACHE + _NOSNIFF if sniff else _CACHE,
+            common,
             representation.value.encode("ascii"),
             lines,
             len(body),
