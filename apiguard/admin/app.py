@@ -21,11 +21,12 @@ from apiguard.admin.overriding import OverrideHandlers
 from apiguard.admin.parameters import ParameterError
 from apiguard.admin.policies import PolicyHandlers
 from apiguard.admin.replies import ACTOR, refuse
-from apiguard.admin.routes import bound
+from apiguard.admin.routes import Route, bound
 from apiguard.admin.unixsocket import close_socket, open_socket
 from apiguard.errors import StartupError
 from apiguard.kube.status import Status, bad_request, entity_too_large, internal_error
 from apiguard.policy.config import AdminConfig
+from apiguard.runtime.actor import Actor
 from apiguard.runtime.log import Log
 from apiguard.runtime.rotation import LOOK_SECONDS
 from apiguard.runtime.sockets import open_listeners
@@ -34,6 +35,7 @@ from apiguard.runtime.supervisor import Supervisor
 MAX_BODY: Final = 1 << 20
 MAX_LINE: Final = 8_190
 REQUEST_SECONDS: Final = 15.0
+NOTE_SECONDS: Final = 1.0
 
 
 class AdminServer:
@@ -47,6 +49,7 @@ class AdminServer:
         self._files = AdminFiles(config)
         self._access = Access(config, self._files)
         self._answers = Answers()
+        self._noted_at = -NOTE_SECONDS
         self._sock: socket.socket | None = None
         self._unix: socket.socket | None = None
         self._listeners: list[Listener] = []
@@ -147,13 +150,22 @@ class AdminServer:
         if route is not None:
             forbidden = not_allowed(request, route, actor)
             if forbidden is not None:
-                what = f"{route.method} {route.path}"
-                self._supervisor.operations.note_refused(actor, what, request.path, "forbidden")
+                self._note_forbidden(request, route, actor)
                 return refuse(forbidden)
             problem = not_understood(request, route)
             if problem is not None:
                 return refuse(problem)
         return await handler(request)
+
+    def _note_forbidden(self, request: web.Request, route: Route, actor: Actor) -> None:
+        """Puts a change that was not allowed on record, one a second: who may do nothing must not
+        fill the record until what others did has left it. Each is counted by its code."""
+        now = time.monotonic()
+        if route.method == "GET" or now - self._noted_at < NOTE_SECONDS:
+            return
+        self._noted_at = now
+        what = f"{route.method} {route.path}"
+        self._supervisor.operations.note_refused(actor, what, request.path, "forbidden")
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -103,7 +103,7 @@ class Handlers:
         return plain("\n".join(lines) + "\n", code=200 if ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        response = plain(self._exporter.text().decode())
+        response = plain(await self._exporter.text())
         response.headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
         return response
 

@@ -115,9 +115,9 @@ OVERRIDE_EXPIRY = _gauge(
     "id",
     "action",
 )
-AUDIT_WRITTEN = _counter("audit_events_written", "Events written to the audit, by kind.", "kind")
-AUDIT_DROPPED = _counter(
-    "audit_events_dropped", "Events the audit could not or would not take, by kind.", "kind"
+AUDIT_LINES = _counter("audit_lines", "Lines put on record, by kind.", "kind")
+AUDIT_LINES_LOST = _counter(
+    "audit_lines_lost", "Lines of the record that no disk took, or that were too many."
 )
 ADMIN_REQUESTS = _counter(
     "admin_requests",
