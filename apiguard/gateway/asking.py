@@ -102,6 +102,8 @@ def read_line(line: RequestLine, info: RequestInfo) -> Wanted | str:
     if text.count("&") >= MAX_PARAMETERS:
         return "parameters"
     query = first_values(text, _EVERYTHING) if text else {}
+    if not query.get(""):  # two ampersands in a row, or one at the end: Go sees nothing there
+        query.pop("", None)
     if not _PARAMETERS.issuperset(query):
         return "parameters"
     if not _DURATION.fullmatch(query.get("timeout", "0s")):

@@ -209,6 +209,9 @@ class Relaying:
     # -- the driver of the desk --------------------------------------------------------------
 
     def reachable(self) -> bool:
+        """As probes and the relay's own watches know it."""
+        if any(feed.lost_at for feed in self.desk.feeds.values()):
+            return False
         return bool(self._servers.fit())
 
     def start(self, feed: Feed) -> None:

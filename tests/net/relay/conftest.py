@@ -13,7 +13,7 @@ from .guarding import Relayed, populate, started_server
 
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedApiServer]:
-    found = await started_server()
+    found = await started_server(bookmark_every=0.2)
     populate(found)
     yield found
     await found.stop()
