@@ -104,7 +104,8 @@ class Relaying:
             asked.reviews_per_second / workers,
             rng=rng,
             limits=Limits(
-                stale_allow_seconds=float(asked.stale_allow_seconds), waiters=config.waiting
+                stale_allow_seconds=float(asked.stale_allow_seconds),
+                waiters=max(Limits.waiters, config.waiting),
             ),
             wished=self._wished,
         )
@@ -345,6 +346,12 @@ class Relaying:
             return reflector.stop("forbidden", now)
         return reflector.failed(failure, now)
 
+    def _heard(self, feed: Feed) -> None:
+        """Upstream answers again, perhaps from another storage."""
+        if feed.lost_at:
+            feed.lost_at = 0.0
+            self._task(self._compare_revisions(feed))
+
     async def _watch(self, feed: Feed, reflector: Reflector, wish: WatchFrom) -> Wish:
         """As a task of its own, so that a digest that differs can end it."""
         watching = self._loop.create_task(self._receive(feed, reflector, wish))
@@ -374,7 +381,7 @@ class Relaying:
             async with self._client.read(
                 self._server(), path, query, key.form, watch=True
             ) as pieces:
-                feed.lost_at = 0.0
+                self._heard(feed)
                 async for piece in pieces:
                     events = splitter.receive_data(piece)
                     for at in range(0, len(events), EVENTS_PER_STEP):
@@ -418,8 +425,24 @@ class Relaying:
         query = {"resourceVersion": str(revision), "resourceVersionMatch": "Exact"}
         async with self._proofs:
             found = await self._metadata(feed, "", query)
-        if found is None or self.desk.checked(feed, revision, found[1]):
+        if found is None:
+            await self._compare_revisions(feed)
+        elif not self.desk.checked(feed, revision, found[1]):
+            self._contradict(feed)
+
+    async def _compare_revisions(self, feed: Feed) -> None:
+        """Whether upstream is where it was: a watch from a revision that upstream has not reached
+        is silent, and would stay so for as long as that takes."""
+        cache = feed.cache
+        if cache is None or not cache.ready:
             return
+        held = cache.revision
+        async with self._proofs:
+            found = await self._metadata(feed, "", {"limit": "1"})
+        if found is not None and found[0].resource_version < held:
+            self._contradict(feed)
+
+    def _contradict(self, feed: Feed) -> None:
         _log.warning("the cache of %s differs from upstream: filled anew", feed.key.resource)
         watching = self._watching.get(feed)
         if watching is not None:

@@ -8,14 +8,15 @@ import pytest
 
 from apiguard.demo.apiserver import EmbeddedApiServer
 from apiguard.demo.authorization import Rule
+from apiguard.demo.faults import Fault
 from tests.net.traffic.waiting import eventually
 
 from .guarding import JSON, JSON_META_LIST, PROTOBUF, Relayed
 from .streams import Stream
 from .test_lists import visible
 
-ALICE = Rule(("alice",), ("list", "watch"), ("pods", "secrets"), namespaces=("default",))
-BOB = Rule(("bob",), ("list", "watch"), ("pods", "secrets"), namespaces=("kube-system",))
+ALICE = Rule(("alice",), ("list", "watch"), resources=("pods", "secrets"), namespaces=("default",))
+BOB = Rule(("bob",), ("list", "watch"), resources=("pods", "secrets"), namespaces=("kube-system",))
 TARGETS = (
     "/api/v1/secrets",
     "/api/v1/secrets?resourceVersion=0",
@@ -103,8 +104,6 @@ async def test_a_withdrawn_right_ends_the_watch(
 
 async def test_no_body_leaves_before_the_review(ruled: EmbeddedApiServer, relayed: Relayed) -> None:
     """While reviews hang, readers wait or go upstream; nothing comes from the cache."""
-    from apiguard.demo.faults import Fault
-
     await relayed.through("/api/v1/secrets?resourceVersion=0")
     ruled.faults.add(Fault(verbs=("create",), resources=("subjectaccessreviews",), hang=True))
     feed = next(iter(relayed.desk.feeds.values()))

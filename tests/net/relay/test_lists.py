@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.net.demo.raw import Answer
@@ -71,6 +73,12 @@ def visible(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
     return answer.code, sorted(headers), answer.body
 
 
+def token_of(body: bytes) -> str:
+    """The continue token, in whatever form the list is written; "" on the last page."""
+    found = re.search(rb"eyJ2Ijoi[A-Za-z0-9_-]+", body)
+    return found[0].decode() if found else ""
+
+
 async def same(relayed: Relayed, target: str, accept: str) -> None:
     direct = await relayed.direct(target, accept=accept)
     through = await relayed.through(target, accept=accept)
@@ -101,13 +109,6 @@ async def test_errors_are_equal(relayed: Relayed, accept: str) -> None:
 @pytest.mark.parametrize("accept", FORMS)
 async def test_pages_are_equal_to_the_last(relayed: Relayed, accept: str) -> None:
     """A token of the relay is one upstream accepts, and the other way round."""
-    import base64
-    import re
-
-    def token_of(body: bytes) -> str:
-        found = re.search(rb"eyJ2Ijoi[A-Za-z0-9_-]+", body)
-        return found[0].decode() if found else ""
-
     first = f"/api/v1/pods?limit=7&resourceVersion={relayed.server.store.revision}"
     target, pages = first, 0
     while target:
@@ -115,7 +116,6 @@ async def test_pages_are_equal_to_the_last(relayed: Relayed, accept: str) -> Non
         through = await relayed.through(target, accept=accept)
         assert visible(through) == visible(direct), target
         token = token_of(direct.body)
-        assert not token or base64.urlsafe_b64decode(token + "==")
         target = f"/api/v1/pods?limit=7&continue={token}" if token else ""
         pages += 1
     assert pages == 5

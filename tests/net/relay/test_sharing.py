@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 
+from apiguard.demo.faults import Fault
 from apiguard.demo.resources import PODS
 from apiguard.policy.relayconfig import RelayedResource
 from tests.net.traffic.client import Client
 from tests.net.traffic.waiting import eventually
 
-from .guarding import JSON, PROTOBUF, Relayed, pod, populate, started_server
+from .conftest import StartRelay
+from .guarding import JSON, PROTOBUF, pod
 from .streams import Stream
 
 READERS = 2_000
@@ -30,12 +31,11 @@ async def read(port: int, target: str, accept: str) -> bytes:
 
 
 @pytest.mark.parametrize("query", ["?resourceVersion=0", ""])
-async def test_two_thousand_readers_cost_one_list_and_one_watch_per_form(query: str) -> None:
+async def test_two_thousand_readers_cost_one_list_and_one_watch_per_form(
+    start: StartRelay, query: str
+) -> None:
     """At once and cold. Those without a revision share what began after they came."""
-    server = await started_server()
-    populate(server, 200)
-    relayed = Relayed(server)
-    relayed.guard.config.bounds  # noqa: B018  the default allows so many connections of one source
+    relayed = await start(pods=200)
     gate = asyncio.Semaphore(500)
 
     async def reader(accept: str) -> bytes:
@@ -54,14 +54,11 @@ async def test_two_thousand_readers_cost_one_list_and_one_watch_per_form(query: 
     assert proofs == 0 if query else proofs <= 40, counts
     reviews = relayed.relaying.authorizer.counts.reviews
     assert reviews <= 2, reviews
-    await relayed.close()
-    await server.stop()
 
 
-async def test_a_thousand_watchers_hear_of_a_change_in_one_watch() -> None:
-    server = await started_server()
-    populate(server, 20)
-    relayed = Relayed(server)
+async def test_a_thousand_watchers_hear_of_a_change_in_one_watch(start: StartRelay) -> None:
+    relayed = await start(pods=20)
+    server = relayed.server
     target = f"/api/v1/pods?watch=true&resourceVersion={server.store.revision}"
     streams = [await Stream.open(relayed.url, target) for _ in range(300)]
     server.create(PODS, pod("news"), "default")
@@ -73,22 +70,16 @@ async def test_a_thousand_watchers_hear_of_a_change_in_one_watch() -> None:
         stream.close()
     feed = next(iter(relayed.desk.feeds.values()))
     await eventually(lambda: feed.watchers == 0, "watchers gone")
-    await relayed.close()
-    await server.stop()
 
 
-async def test_too_many_waiting_readers_are_told_when_to_come_back() -> None:
+async def test_too_many_waiting_readers_are_told_when_to_come_back(start: StartRelay) -> None:
     """429 with Retry-After while a cache fills, never 503."""
-    server = await started_server()
-    populate(server)
-    server.authorizer.everybody = True
-    relayed = Relayed(server, waiting=5)
-    from apiguard.demo.faults import Fault
-
+    relayed = await start(waiting=5)
+    server = relayed.server
+    await relayed.through("/api/v1/pods?resourceVersion=0")  # who asks is known, and that he may
     server.faults.add(Fault(verbs=("list",), user_agent="apiguard-relay", delay=0.5, times=1))
-    await relayed.through("/api/v1/namespaces/default/pods/web-001")  # the token is known
     answers = await asyncio.gather(
-        *(relayed.through("/api/v1/pods?resourceVersion=0") for _ in range(20))
+        *(relayed.through("/api/v1/pods?resourceVersion=0", accept=PROTOBUF) for _ in range(20))
     )
     codes = sorted(answer.code for answer in answers)
     assert codes.count(429) == 15
@@ -96,47 +87,33 @@ async def test_too_many_waiting_readers_are_told_when_to_come_back() -> None:
     waits = {int(a.value("Retry-After") or "0") for a in answers if a.code == 429}
     assert min(waits) >= 1
     assert len(waits) > 1
-    await relayed.close()
-    await server.stop()
 
 
-async def test_an_idle_cache_is_dropped_and_comes_back() -> None:
-    server = await started_server()
-    populate(server)
-    relayed = Relayed(server, resources=(RelayedResource("", "v1", "pods", idle_seconds=1),))
+async def test_an_idle_cache_is_dropped_and_comes_back(start: StartRelay) -> None:
+    relayed = await start(resources=(RelayedResource("", "v1", "pods", idle_seconds=1),))
+    server = relayed.server
     assert (await relayed.through("/api/v1/pods?resourceVersion=0")).code == 200
     feed = next(iter(relayed.desk.feeds.values()))
     await eventually(lambda: not feed.ready, "the cache dropped")
     await eventually(lambda: server.watchers == 0, "its watch ended")
     assert (await relayed.through("/api/v1/pods?resourceVersion=0")).code == 200
     assert relayed.upstream_counts("pods")["list", "json"] == 2
-    await relayed.close()
-    await server.stop()
 
 
-async def test_a_resource_above_its_ceiling_goes_upstream() -> None:
-    server = await started_server()
-    populate(server)
-    relayed = Relayed(server, resources=(RelayedResource("", "v1", "pods", memory_bytes=2_000),))
+async def test_a_resource_above_its_ceiling_goes_upstream(start: StartRelay) -> None:
+    relayed = await start(resources=(RelayedResource("", "v1", "pods", memory_bytes=2_000),))
     answer = await relayed.through("/api/v1/pods?resourceVersion=0")
     direct = await relayed.direct("/api/v1/pods?resourceVersion=0")
     assert answer.body == direct.body
     assert relayed.desk.bypasses["ceiling"] == 1
-    await relayed.close()
-    await server.stop()
 
 
-async def test_ending_streams_ends_those_of_the_relay_too() -> None:
+async def test_ending_streams_ends_those_of_the_relay_too(start: StartRelay) -> None:
     """As a drain and an override do: cleanly, and at once where asked so."""
-    server = await started_server()
-    populate(server)
-    relayed = Relayed(server)
+    relayed = await start()
+    server = relayed.server
     target = f"/api/v1/pods?watch=true&resourceVersion={server.store.revision}"
     stream = await Stream.open(relayed.url, target)
     assert relayed.guard.traffic.view().watches == 1
     relayed.guard.traffic.end_matching(lambda info, caller: info.resource == "pods", 0.1)
     assert await stream.frame() == b""
-    with contextlib.suppress(Exception):
-        stream.close()
-    await relayed.close()
-    await server.stop()

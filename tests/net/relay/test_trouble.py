@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from apiguard.demo.apiserver import EmbeddedApiServer
+from apiguard.demo.faults import Fault
 from apiguard.demo.resources import PODS
+from apiguard.gateway import relaydesk
 from apiguard.policy.relayconfig import RelayedResource
 from tests.net.traffic.waiting import eventually
 
+from .conftest import StartRelay
 from .guarding import Relayed, pod
 from .streams import Stream
 
@@ -42,8 +47,9 @@ async def test_reads_go_on_while_upstream_is_away(
     assert (await relayed.through(LIST)).value("Warning") is None
 
 
-async def test_answers_too_old_go_upstream(server: EmbeddedApiServer) -> None:
-    relayed = Relayed(server, resources=(RelayedResource("", "v1", "pods", stale_seconds=5),))
+async def test_answers_too_old_go_upstream(start: StartRelay) -> None:
+    relayed = await start(resources=(RelayedResource("", "v1", "pods", stale_seconds=5),))
+    server = relayed.server
     await relayed.through(LIST)
     feed = next(iter(relayed.desk.feeds.values()))
     await server.kill()
@@ -54,7 +60,6 @@ async def test_answers_too_old_go_upstream(server: EmbeddedApiServer) -> None:
     found = await relayed.through(LIST)
     assert found.code == 503
     assert found.value("Retry-After")
-    await relayed.close()
 
 
 async def test_a_compacted_history_is_bridged_by_the_difference(
@@ -107,13 +112,11 @@ async def test_a_restored_storage_ends_everything_with_410(
 
 
 async def test_a_cache_that_was_never_filled_answers_nothing(
-    server: EmbeddedApiServer, relayed: Relayed
+    server: EmbeddedApiServer, relayed: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Upstream that fails its lists: its own answer, never an empty list."""
-    from apiguard.demo.faults import Fault
-
+    monkeypatch.setattr(relaydesk, "WAIT_SECONDS", 1.0)
     server.faults.add(Fault(verbs=("list",), code=500))
-    relayed.desk.config.resources  # noqa: B018
     found = await relayed.through("/api/v1/pods?resourceVersion=0")
     assert found.code in (429, 500)
     assert b'"items":[]' not in found.body
