@@ -181,11 +181,13 @@ class Exporter:
         yield from (active, ends)
 
     def _admin(self) -> Iterator[Family]:
+        operations = self._supervisor.operations
         lines = _counter(names.AUDIT_LINES)
-        for kind, number in self._supervisor.operations.written_lines.items():
+        for kind, number in operations.written_lines.items():
             lines.add_metric([kind], number)
         yield lines
-        yield _counter(names.AUDIT_LINES_LOST, self._supervisor.operations.lost_lines)
+        yield _counter(names.AUDIT_LINES_LOST, operations.lost_lines)
+        yield _counter(names.ACTIVITY_ROWS_DROPPED, operations.observing.dropped_rows)
         family = _counter(names.ADMIN_REQUESTS)
         for answered, number in self._answers.counts.items():
             family.add_metric(answered, number)

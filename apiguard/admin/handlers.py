@@ -186,12 +186,19 @@ class Handlers:
         return reply(views.top(top, operations.first_seen, since))
 
     async def get_audit(self, request: web.Request) -> web.Response:
-        """Lines of the record, newest last, as they are in the files."""
+        """Lines of the record, newest last, as they are in the files.
+
+        ``after=ID`` of an action asks for the first ones after it rather than the last ones of all,
+        so that whoever asks again and again misses none; ``since`` counts when it is too old.
+        """
         kind = choice(request, "kind", AUDIT_KINDS, AUDIT_KINDS[0])
         back = seconds(request, "since", 0.0)
         most = integer(request, "limit", DEFAULT_EVENTS, least=1, most=MOST_EVENTS)
         since = time.time() - back if back else 0.0
-        events = self._supervisor.operations.audit(kind, since, most)
+        after = request.query.get("after", "")
+        if after and kind != "actions":
+            raise ParameterError("after is for kind=actions: sampled requests have no id")
+        events = self._supervisor.operations.audit(kind, since, most, after)
         return reply({"kind": kind, "events": events})
 
     # -- explain

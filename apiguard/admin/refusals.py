@@ -34,5 +34,6 @@ def status_of(
 
 
 def _cause(problem: Problem) -> StatusCause:
-    reason = f"line {problem.line}: {problem.reason}" if problem.line else problem.reason
+    # Programs send one line of JSON, in which the line says nothing.
+    reason = f"line {problem.line}: {problem.reason}" if problem.line > 1 else problem.reason
     return StatusCause("FieldValueInvalid", reason, problem.field)

@@ -47,7 +47,7 @@ ROUTES: Final = (
     Route("POST", "/v1/upstreams/{server}/undrain", "post_undrain", _OPERATOR, ("reason",)),
     Route("POST", "/v1/explain", "post_explain", _VIEWER),
     Route("GET", "/v1/top", "get_top", _VIEWER, ("by", "over", "sort", "limit", "since")),
-    Route("GET", "/v1/audit", "get_audit", _VIEWER, ("kind", "since", "limit")),
+    Route("GET", "/v1/audit", "get_audit", _VIEWER, ("kind", "since", "limit", "after")),
     Route("GET", "/v1/overrides", "get_overrides", _VIEWER),
     Route("POST", "/v1/overrides", "post_override", _OPERATOR, ("dryRun",), _VIEWER),
     Route("GET", "/v1/overrides/{id}", "get_override", _VIEWER),

@@ -112,6 +112,11 @@ class Guard(NamedTuple):
                     f"{server} does not accept the token of {self.token_file}"
                     "; put its admin token there, or name another file with --token-file"
                 )
+            case 401 if self.tls.cert_file:
+                return (
+                    f"{server} does not accept the certificate {self.tls.cert_file}: {said}"
+                    "; use another, or a token with --token-file"
+                )
             case 401:
                 return f"{server} wants a token; name its file with --token-file"
             case 403:

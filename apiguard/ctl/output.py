@@ -21,12 +21,31 @@ GAP = "   "  # as kubectl's
 Row = Mapping[str, Any]
 
 
+MOST_CHOSEN = 40
+"""Characters of a text that clients chose, where figures stand beside it."""
+
+
 class Column(NamedTuple):
-    """``wide`` columns are shown with ``-o wide`` only."""
+    """``wide`` columns are shown with ``-o wide`` only.
+
+    What ``chosen`` columns hold was chosen by clients: one long user-agent must not push the
+    figures of everybody off the screen. ``-o wide`` shows it whole.
+    """
 
     header: str
     cell: Callable[[Row], str]
     wide: bool = False
+    chosen: bool = False
+
+    def shown(self, row: Row, *, wide: bool) -> str:
+        """The printable text of a row's cell."""
+        text = printable(self.cell(row))
+        return shortened(text, MOST_CHOSEN) if self.chosen and not wide else text
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of a printable text."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 class View(NamedTuple):
@@ -55,7 +74,7 @@ def cells(view: View, answers: Iterable[Answer], *, wide: bool) -> dict[object, 
             continue
         front = [answer.guard.name] if len(answers) > 1 else []
         for row in view.rows(answer.value):
-            line = front + [column.cell(row) for column in columns]
+            line = front + [column.shown(row, wide=wide) for column in columns]
             found[answer.guard.name, view.key(row)] = line
     return found
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from apiguard.ctl.durations import rough
-from apiguard.ctl.output import Row, align
+from apiguard.ctl.output import MOST_CHOSEN, Row, align, shortened
+from apiguard.ctl.printable import printable
 from apiguard.ctl.reading import count, items, number, pick, seconds, share, size, text
 from apiguard.ctl.views import UNVERIFIED
 
@@ -35,10 +36,9 @@ def describe(answer: Any) -> str:
 
 def _basis(report: Any) -> str:
     """What the figures rest on."""
-    ago = number(report, "secondsAgo")
+    ago, covered = number(report, "secondsAgo"), rough(max(1.0, number(report, "seconds")))
     basis = (
-        f"in the last {rough(number(report, 'seconds'))}"
-        f"{f' (up to {rough(ago)} ago)' if ago >= 10 else ''}:"
+        f"in {f'{covered} until {rough(ago)} ago' if ago >= 10 else f'the last {covered}'}:"
         f" {count(report, 'representedRequests')} requests, judged by"
         f" {count(report, 'sampledRequests')} samples"
     )
@@ -88,7 +88,12 @@ def _name(row: Row) -> str:
     if "rule" in row:
         return text(row, "rule")
     family = text(row, "userAgentFamily") or "(no user-agent)"
-    return f"{family} as {text(row, 'user') or UNVERIFIED}"
+    user = text(row, "user") or UNVERIFIED
+    return f"{_cut(family)} as {_cut(user)}"
+
+
+def _cut(name: str) -> str:
+    return shortened(printable(name), MOST_CHOSEN)
 
 
 def _left_out(number_left: float, what: str) -> str:

@@ -44,7 +44,10 @@ def _first_seen(row: Row) -> str:
 def top_view(by: str, sort: str) -> View:
     """``by`` is a dimension or two with a comma; shares are of what is sorted by."""
     dimensions = by.split(",")
-    keys = tuple(Column(_heading(d), functools.partial(key_text, dimension=d)) for d in dimensions)
+    keys = tuple(
+        Column(_heading(d), functools.partial(key_text, dimension=d), chosen=True)
+        for d in dimensions
+    )
     figures = (
         Column("REQUESTS", _count("requests")),
         Column("REQ/S", lambda row: f"{number(row, 'requestsPerSecond'):.1f}"),
@@ -201,7 +204,7 @@ BUCKETS = View(
     _bucket_rows,
     (
         Column("LIMIT", _of("limit")),
-        Column("KEY", lambda row: "/".join(pick(row, "key", [])) or "(one for all)"),
+        Column("KEY", lambda row: "/".join(pick(row, "key", [])) or "(one for all)", chosen=True),
         Column("LEVEL", lambda row: f"{number(row, 'level'):.0f}/{number(row, 'size'):g}"),
         Column("ADMITTED", _count("admitted")),
         Column("REFUSED", _count("refused")),
@@ -352,20 +355,20 @@ REQUESTS = View(
     lambda answer: items(answer, "events"),
     (
         Column("TIME", lambda row: clock(row, "at")),
-        Column("USER", lambda row: text(row, "user") or UNVERIFIED),
-        Column("USER-AGENT", _of("userAgent")),
+        Column("USER", lambda row: text(row, "user") or UNVERIFIED, chosen=True),
+        Column("USER-AGENT", _of("userAgent"), chosen=True),
         Column("SOURCE", _of("source")),
         Column("VERB", _of("verb")),
-        Column("RESOURCE", _of("resource")),
+        Column("RESOURCE", _of("resource"), chosen=True),
         Column("CODE", _of("code")),
         Column("DECISION", _of("decision")),
         Column("RULE", _of("rule")),
         Column("NAMESPACE", _of("namespace"), wide=True),
         Column("LIMIT", _of("limit"), wide=True),
         Column("PATH", _of("path"), wide=True),
-        Column("AUDIT-ID", _of("auditId"), wide=True),
+        Column("AUDIT-ID", _of("auditID"), wide=True),
     ),
-    lambda row: (text(row, "at"), text(row, "auditId"), text(row, "user"), text(row, "path")),
+    lambda row: (text(row, "at"), text(row, "auditID"), text(row, "user"), text(row, "path")),
     "No sampled requests in this time.",
 )
 

@@ -62,6 +62,8 @@ def exchange(
             received = _receive(connection, deadline)
         finally:
             connection.close()
+        if not received:
+            raise ConnectionResetError
     except TimeoutError:
         raise UnreachableError(f"no answer within {seconds:g} s") from None
     except UnicodeError:
@@ -133,8 +135,13 @@ def _context(tls: Tls) -> ssl.SSLContext:
     try:
         if tls.cert_file:
             context.load_cert_chain(tls.cert_file, tls.key_file or None)
+    except ssl.SSLError:
+        wrong = f"it does not go with {tls.key_file}" if tls.key_file else "it holds no key"
+        raise OSError(0, f"{wrong}; name its key with --key", tls.cert_file) from None
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), tls.cert_file) from None
+        # OpenSSL does not say which of the two is missing.
+        why = error.strerror or str(error)
+        raise OSError(error.errno, f"{why}, or its key", tls.cert_file) from None
     return context
 
 
@@ -164,8 +171,7 @@ def parse_reply(received: bytes) -> Reply:
     version, _, rest = lines[0].partition(" ")
     code = rest[:3]
     if not separator or not version.startswith("HTTP/1.") or not code.isdigit():
-        said = "it closed the connection" if not received else "what answers there is not HTTP"
-        raise UnreachableError(said)
+        raise UnreachableError("what answers there is not HTTP")
     headers: dict[str, str] = {}
     for line in lines[1:]:
         name, _, value = line.partition(":")
@@ -174,6 +180,16 @@ def parse_reply(received: bytes) -> Reply:
     if "transfer-encoding" in headers or (length.isdigit() and len(body) < int(length)):
         raise UnreachableError("the answer is cut off")
     return Reply(int(code), headers, body)
+
+
+def _perhaps(address: Address, tls: Tls) -> str:
+    """Why it may have closed the connection without a word."""
+    if address.path:
+        return ""
+    if not address.tls:
+        return "; if it speaks TLS, try https://"
+    # With TLS 1.3 a client hears of a refused certificate after its own handshake, if at all.
+    return f"; perhaps it does not trust {tls.cert_file}" if tls.cert_file else ""
 
 
 def _reason(error: OSError, address: Address, tls: Tls) -> str:
@@ -188,8 +204,10 @@ def _reason(error: OSError, address: Address, tls: Tls) -> str:
     if isinstance(error, PermissionError) and address.path:
         return "this user may not open the socket"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return "it closed the connection" if address.tls else "it closed the connection; is it TLS?"
+        return "it closed the connection" + _perhaps(address, tls)
     reason = getattr(error, "reason", "") if address.tls else ""
+    if reason == "WRONG_VERSION_NUMBER":
+        return "what answers there is no TLS; try http://"
     if reason:
         return f"TLS failed: {str(reason).replace('_', ' ').lower()}"
     return (error.strerror or str(error)).lower()

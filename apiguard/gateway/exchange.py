@@ -382,7 +382,8 @@ class Exchange:
         if self._stream is None:
             return
         self._stream = None
-        self._cancel_upstream()
+        if self._upstream is not None:
+            self._cancel_upstream()
         self._held = None
         self._session.exchange_finished(self, failed=failed)
 

@@ -67,7 +67,7 @@ def _contradiction(rule: Rule) -> str:
             return "never matches: non-resource requests have none of its verbs"
         if match.list_shape is not None and "list" not in verbs:
             return "never matches: it asks for the shape of a LIST but not for the verb 'list'"
-    if rule.flow.exempt and _only_anonymous(match):
+    if rule.flow.exempt and only_anonymous(match):
         return "never matches: it names only unauthenticated callers, which are never exempt"
     return _group_contradiction(match)
 
@@ -83,7 +83,8 @@ def _group_contradiction(match: Match) -> str:
     return "never matches: its resources are all in other groups than its apiGroups"
 
 
-def _only_anonymous(match: Match) -> bool:
+def only_anonymous(match: Match) -> bool:
+    """Whether nobody who is verified can match."""
     users = match.users is not None and set(match.users) == {_exact(ANONYMOUS_USER)}
     groups = match.groups is not None and set(match.groups) == {_exact(UNAUTHENTICATED_GROUP)}
     return users or groups

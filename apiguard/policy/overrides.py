@@ -32,6 +32,7 @@ from apiguard.errors import Problem
 from apiguard.limiter.flow import BucketSpec, Flow, LimitSpec, Mode
 
 from .compile import limit_specs
+from .cover import only_anonymous
 from .document import MAX_BYTES, parse
 from .fields import Findings, Section
 from .patterns import Kind, Pattern
@@ -229,6 +230,9 @@ def _check_match(section: Section, action: Action, match: Match) -> None:
         section.complain("match", reason)
     elif given.isdisjoint(IDENTITY_FIELDS):
         reason = "must hold users, groups or serviceAccounts: only who is known can be exempt"
+        section.complain("match", reason)
+    elif only_anonymous(match):
+        reason = "names nobody but the anonymous: only who is known can be exempt"
         section.complain("match", reason)
 
 

@@ -45,17 +45,16 @@ MOST_RULES = 50
 """Rows of a report; those with most requests changed are named, then those with most requests."""
 
 METHOD = (
-    "uniform samples of the requests each worker admitted and of those it refused, "
-    "weighted by how many requests each stands for"
+    "uniform samples of what each worker admitted and of what it refused, "
+    "each weighted by how many requests it stands for"
 )
 
 CAVEATS = (
-    "When requests between samples arrived is not recorded: they are taken as even over at most "
-    "one second, so bursts within it may be refused that pass here.",
-    "Buckets begin full: the first seconds refuse less than they would have.",
-    "Clients react to being refused or admitted: retries and back-off are not predicted.",
-    "What was refused then has no bytes and no upstream time, whatever it would have cost.",
-    "Watches and other streams count when they begin; those already open are not in it.",
+    "Requests between samples are spread over a second: bursts shorter than that are not seen.",
+    "Buckets begin full: the first seconds refuse too little.",
+    "Retries and back-off of clients are not predicted.",
+    "Requests refused back then count without bytes and upstream time.",
+    "Watches and streams that were open already are not in it.",
 )
 
 

@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import time
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from apiguard.errors import WireError
@@ -59,6 +60,7 @@ class Downstream(asyncio.Protocol):
         "_resting",
         "_stall_acked",
         "_stalled_at",
+        "_touch",
         "_traffic",
         "_transport",
         "codec",
@@ -72,6 +74,7 @@ class Downstream(asyncio.Protocol):
     ) -> None:
         """``authority`` is what the TLS handshake verifies a client certificate by."""
         self._traffic = traffic
+        self._touch = partial(traffic.touched.append, self)
         self._authority = authority
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.connected = False
@@ -94,9 +97,6 @@ class Downstream(asyncio.Protocol):
         self._close_at = 0.0
         self._stalled_at = 0.0
         self._stall_acked = -1
-
-    def _touch(self) -> None:
-        self._traffic.touched.append(self)
 
     # -- transport calls ---------------------------------------------------------------------
 

@@ -349,10 +349,17 @@ class Operations:
         """What rules would have refused, since they were first asked."""
         return self._memory.shadow()
 
-    def audit(self, kind: str, since: float, limit: int) -> list[dict[str, object]]:
+    def audit(
+        self, kind: str, since: float, limit: int, after: str = ""
+    ) -> list[dict[str, object]]:
         """The last lines of ``kind`` ("actions" or "requests") since Unix time ``since``, newest
-        last. Raises KeyError for another kind."""
-        return self._state.record.last(kind, since, limit)
+        last; or the first actions after the one with the id ``after``, as long as that is kept.
+
+        Raises KeyError for another kind.
+        """
+        record = self._state.record
+        following = record.after(after, limit) if after else None
+        return record.last(kind, since, limit) if following is None else following
 
     def note_refused(
         self, actor: Actor, action: str, target: str, result: str, reason: str = ""

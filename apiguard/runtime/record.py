@@ -1,21 +1,26 @@
 """The record of what operators did and tried: lines on disk, the last of them in memory.
 
 An action that changes the guard is written by whoever makes the change, in one step with it; see
-``statestore``. Attempts that changed nothing are written when the disk gets to it, at a bounded
-rate: somebody who may do nothing must not fill the disk by trying.
+``statestore``. Attempts that changed nothing are written when the disk gets to it, at a rate so
+low that they cannot push real actions out of the files: a loop that tries what it may not, or a
+broken script of somebody who may, writes a tenth of a file in a week.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import msgspec
 
+from apiguard.limiter.bucket import TokenBucket
+from apiguard.limiter.flow import BucketSpec
 from apiguard.runtime.actor import Actor
 from apiguard.runtime.linefile import LineFile
 from apiguard.runtime.statestore import StateStore
@@ -26,7 +31,9 @@ KEPT_LINES: Final = 2_000
 KEPT_BYTES: Final = 4 << 20
 """Of each kind in memory."""
 
-ATTEMPTS_PER_SECOND: Final = 20
+ATTEMPTS_AT_ONCE: Final = 20
+SECONDS_PER_ATTEMPT: Final = 10.0
+"""Attempts that may be written one after another, and how often one more; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +72,24 @@ class Record:
     """Reads both files back when it is made; ``written`` counts lines by kind since, ``lost``
     those no disk took.
 
-    ``wall_clock`` tells Unix seconds.
+    ``wall_clock`` tells Unix seconds, ``clock`` is monotonic.
     """
 
-    def __init__(self, store: StateStore, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._wall_clock = wall_clock
+        self._clock = clock
         self._rings = {
             "actions": _read_back(store.actions),
             "requests": _read_back(store.requests),
         }
-        self._second = 0.0
-        self._attempts = 0
+        attempts = BucketSpec(1 / SECONDS_PER_ATTEMPT, ATTEMPTS_AT_ONCE)
+        self._attempts = TokenBucket(attempts, ATTEMPTS_AT_ONCE, clock())
         self.written = dict.fromkeys(self._rings, 0)
         self.lost = 0
 
@@ -105,14 +118,10 @@ class Record:
 
     def note(self, action: Action, result: str) -> None:
         """An attempt that changed nothing."""
-        now = time.monotonic()
-        if now - self._second >= 1.0:
-            self._second, self._attempts = now, 0
-        self._attempts += 1
-        if self._attempts > ATTEMPTS_PER_SECOND:
+        if self._attempts.take(1.0, self._clock()):
+            self.write_later("actions", line_of(self.event(action, result)))
+        else:
             self.lost += 1
-            return
-        self.write_later("actions", line_of(self.event(action, result)))
 
     def write_later(self, kind: str, lines: bytes) -> None:
         """Lines that may be lost: what the disk does not take is counted and forgotten."""
@@ -131,19 +140,25 @@ class Record:
     def last(self, kind: str, since: float, limit: int) -> list[dict[str, object]]:
         """At most ``limit`` lines of ``kind`` ("actions" or "requests") from Unix time ``since``
         on, the newest last. Raises KeyError for another kind."""
-        found: list[dict[str, object]] = []
         begin = rfc3339(since)  # of fixed width, so that texts compare as times do
+        recent = (one for one in self._newest_first(kind) if str(one.get("at", "")) >= begin)
+        return list(islice(recent, limit))[::-1]
+
+    def after(self, id_: str, limit: int) -> list[dict[str, object]] | None:
+        """The first ``limit`` actions after the one of that id, the newest last; None when it is
+        not among the last ones any more, or never was."""
+        later: list[dict[str, object]] = []
+        for action in self._newest_first("actions"):
+            if action.get("id") == id_:
+                return later[-limit:][::-1]
+            later.append(action)
+        return None
+
+    def _newest_first(self, kind: str) -> Iterator[dict[str, object]]:
         for line in self._rings[kind].last():
-            if len(found) >= limit:
-                break
-            try:
-                fields = msgspec.json.decode(line, type=dict[str, object])
-            except msgspec.MsgspecError:
-                continue  # edited by hand
-            if str(fields.get("at", "")) >= begin:
-                found.append(fields)
-        found.reverse()
-        return found
+            # A line edited by hand is left out.
+            with contextlib.suppress(msgspec.MsgspecError):
+                yield msgspec.json.decode(line, type=dict[str, object])
 
 
 def line_of(event: AuditEvent | RequestEvent) -> bytes:

@@ -101,7 +101,7 @@ class TrafficServer:
         self.counters = counters
         self.clock = time.monotonic
         self.high_water = config.bounds.connection.buffered_bytes // 4
-        self.touched: list[Touched] = []
+        self.touched: list[Touched] = []  # connections hold its ``append``: never another list
         self.heads = RequestHeads(
             HeaderRules(identity_names(config.upstream.front_proxy)),
             target_bytes=config.bounds.request.target_bytes,

@@ -11,6 +11,7 @@ import random
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from apiguard.gateway import replies
@@ -61,13 +62,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.endpoint = endpoint
         self.kind = kind
         self.context = context
-        self.codec = Http1Client(on_output=self._touch, on_released=self._released)
-
-    def _touch(self) -> None:
-        self._traffic.touched.append(self)
-
-    def _released(self) -> None:
-        self._driver.released(self)
+        self.codec = Http1Client(
+            on_output=partial(driver.traffic.touched.append, self),
+            on_released=partial(driver.released, self),
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -119,6 +119,9 @@ AUDIT_LINES = _counter("audit_lines", "Lines put on record, by kind.", "kind")
 AUDIT_LINES_LOST = _counter(
     "audit_lines_lost", "Lines of the record that no disk took, or that were too many."
 )
+ACTIVITY_ROWS_DROPPED = _counter(
+    "activity_rows_dropped", "Rows of what clients did that top lacks: no time to take them in."
+)
 ADMIN_REQUESTS = _counter(
     "admin_requests",
     "Requests answered by the admin port, by route and status code.",

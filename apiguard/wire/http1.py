@@ -61,8 +61,7 @@ class Output:
     def pieces_to_send(self) -> list[bytes]:
         """Everything collected: small pieces joined, since each would become a TLS record of its
         own, large ones as they are, since a copy costs more than a record."""
-        out = self._out
+        out, self._out = self._out, []
         if len(out) < 2 or sum(map(len, out)) >= COPY_LIMIT:
-            self._out = []
             return out
-        return [self.data_to_send()]
+        return [b"".join(out)]

@@ -174,7 +174,9 @@ class Http1Server(Output):
             self._hold(data)
             self._advance()
             return
-        self._keep(data, self._consume(data))
+        read = self._consume(data)
+        if read < len(data):
+            self._keep(data, read)
 
     def receive_eof(self) -> None:
         """The client is gone. kube-apiserver, too, gives up a request whose client half-closes."""
@@ -232,7 +234,9 @@ class Http1Server(Output):
         if self.state is TUNNEL:
             self.receive_data(data)
             return
-        self._keep(data, self._consume(data))
+        read = self._consume(data)
+        if read < len(data):
+            self._keep(data, read)
 
     def _hold(self, data: bytes) -> None:
         if not self._buffer:
@@ -241,7 +245,7 @@ class Http1Server(Output):
         self._buffer += data
 
     def _keep(self, data: bytes, pos: int) -> None:
-        if pos < len(data) and self.state is not CLOSED:
+        if self.state is not CLOSED:
             self._hold(data[pos:] if pos else data)
             if self.state is HEAD and not self._holding:
                 self._check_partial()

@@ -34,7 +34,7 @@ def test_objects_are_created_changed_and_deleted(stand: Stand, namespace: str) -
         ("get configmaps -l l=v -o name", "configmap/a"),
         ("create deployment d --image=i --replicas=0", "deployment.apps/d created"),
         ("scale deployment d --replicas=3", "deployment.apps/d scaled"),
-        ("get deployment d", "0/3"),
+        ("get deployment d", "/3"),  # how many are ready is up to the controller, if there is one
         ("describe configmap a", "Annotations:  n: v"),
         ("delete configmap a", 'configmap "a" deleted'),
         ("delete deployment d", 'deployment.apps "d" deleted'),

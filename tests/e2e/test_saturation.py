@@ -137,7 +137,7 @@ def test_a_worker_whose_clients_never_pause_still_reports(stand: Stand) -> None:
         crowd = clients.end()["crowd"]
     finally:
         clients.kill()
-    assert set(crowd.answers) <= {200, 429}
+    assert crowd.answers[200] > CROWD  # others were told to wait, or that upstream is not there yet
     assert crowd.broken == 0
 
 

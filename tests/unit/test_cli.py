@@ -98,6 +98,16 @@ def test_the_shipped_examples_are_sound_and_free_of_warnings() -> None:
     assert (result.exit_code, result.stderr) == (0, "")
 
 
+def test_the_shipped_configuration_is_sound_with_all_its_examples_too(tmp_path: Path) -> None:
+    shipped = Path(apiguard.__file__).parent.parent / "config" / "guard.yaml"
+    text = re.sub(r"(?m)^( *)# (?= *(- )?\{?\w+:( |$))", r"\1", shipped.read_text())
+    examples = ("frontProxy", "jwt", "tokenReview", "tokens", "tls", "certificates", "socket")
+    assert [name for name in examples if f"\n  {name}:\n" not in text] == []
+    (tmp_path / "guard.yaml").write_text(text)
+    result = run("check", str(tmp_path / "guard.yaml"))
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_explain_names_rule_bucket_and_decision(folder: Path) -> None:
     result = run("explain", "GET", "/api/v1/pods?limit=5", "--policy", "policy.yaml")
     assert result.exit_code == 0

@@ -232,7 +232,16 @@ def audit(session: Session, kind: str, since: int, limit: int, follow: bool) -> 
     """
     query = {"kind": kind, "since": exact(since), "limit": str(limit)}
     view = ACTIONS if kind == "actions" else REQUESTS
-    look(session, lambda guard: guard.get("/v1/audit", query), view, follow, 1)
+    last: dict[str, str] = {}  # by guard, the last action shown
+
+    def ask(guard: Guard) -> Any:
+        answer = guard.get("/v1/audit", {**query, "after": last.get(guard.name, "")})
+        events = items(answer, "events")
+        if events and follow and session.tabular and kind == "actions":
+            last[guard.name] = text(events[-1], "id")
+        return answer
+
+    look(session, ask, view, follow, 1)
 
 
 @click.command(epilog=EXIT_CODES)

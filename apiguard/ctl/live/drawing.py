@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apiguard.ctl.live.state import Mode, Screen, Shown
-from apiguard.ctl.output import Column
+from apiguard.ctl.output import Column, shortened
 from apiguard.ctl.printable import printable, printable_lines
 from apiguard.ctl.reading import number, seconds, size
 from apiguard.ctl.views import match_text, top_view
@@ -71,7 +71,7 @@ def _table(screen: Screen, height: int, *, guards: int) -> Table:
 
 def _cell(column: Column, shown: Shown) -> Text:
     text = printable(column.cell(shown.row)) or "-"
-    return Text(text if len(text) <= MOST_KEY else text[: MOST_KEY - 1] + "…")
+    return Text(shortened(text, MOST_KEY))
 
 
 def _style(shown: Shown) -> str:

@@ -127,6 +127,16 @@ async def test_the_record_says_who_did_what_why_and_what_was_forbidden(
     assert any(event["reason"] == "INC-8" for event in events)
 
 
+async def test_the_record_goes_on_after_an_action(operator: Door, root: Door) -> None:
+    await operator.send("POST", "/v1/overrides", BAN)
+    seen = (await root.ask("GET", "/v1/audit")).json["events"][-1]
+    laid = (await operator.send("POST", "/v1/overrides", BAN)).json["id"]
+    events = (await root.ask("GET", f"/v1/audit?after={seen['id']}&since=1s")).json["events"]
+    assert [event["target"] for event in events] == [laid]
+    refused = await root.ask("GET", f"/v1/audit?after={seen['id']}&kind=requests")
+    assert (refused.code, "kind=actions" in refused.message) == (400, True)
+
+
 async def test_who_may_do_nothing_cannot_fill_the_record(operator: Door, root: Door) -> None:
     for _ in range(200):
         assert (await operator.send("PUT", "/v1/policy", {})).code == 403

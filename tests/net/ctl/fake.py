@@ -306,7 +306,7 @@ REQUESTS = {
     "events": [
         {"at": "2026-01-01T10:00:00Z", "user": "", "userAgent": HOSTILE, "source": "10.0.0.9",
          "verb": "list", "resource": "pods", "code": 429, "decision": "refused",
-         "rule": "override:7f3a", "path": "/api/v1/pods", "auditId": ""},
+         "rule": "override:7f3a", "path": "/api/v1/pods", "auditID": ""},
     ]
 }  # fmt: skip
 

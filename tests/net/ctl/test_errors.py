@@ -138,7 +138,27 @@ def test_a_certificate_nobody_vouches_for_asks_for_its_authority(
 def test_plain_http_to_a_tls_port_wonders_about_tls(certificates: Certificates) -> None:
     guard = FakeGuard(tls=certificates.server)
     try:
-        fails(invoke("status", "--server", guard.url.replace("https", "http")), "cannot reach")
+        plain = guard.url.replace("https", "http")
+        fails(invoke("status", "--server", plain), f"cannot reach {plain}", "try https://")
+    finally:
+        guard.close()
+
+
+def test_tls_to_a_plain_port_wonders_about_http(guard: FakeGuard) -> None:
+    done = invoke("status", "--server", guard.url.replace("http", "https"))
+    fails(done, "no TLS; try http://")
+
+
+def test_a_certificate_that_cannot_be_used_says_what_it_lacks(certificates: Certificates) -> None:
+    guard = FakeGuard(tls=certificates.server)
+    certificate, key = (str(path) for path in certificates.client)
+    by_flags = ("status", "--server", guard.url, "--ca-file", str(certificates.authority))
+    try:
+        fails(invoke(*by_flags, "--cert", certificate), "holds no key", "--key")
+        other = str(certificates.server[1])
+        fails(invoke(*by_flags, "--cert", certificate, "--key", other), f"go with {other}")
+        refused = invoke(*by_flags, "--cert", certificate, "--key", key)
+        fails(refused, f"does not accept the certificate {certificate}")
     finally:
         guard.close()
 

@@ -111,6 +111,13 @@ def test_status_says_below_its_line_what_is_wrong(run: Run, guard: FakeGuard) ->
     ]
 
 
+def test_a_long_name_hides_nobodys_figures(run: Run, guard: FakeGuard) -> None:
+    guard.routes["GET /v1/top"] = {"rows": [row("x" * 500, "\x1b" * 500, 5)]}
+    narrow = run("top", "--by", "userAgent,user").stdout.splitlines()[1].split()
+    assert [len(name) for name in narrow[:2]] == [40, 40]
+    assert run("top", "-o", "wide").stdout.splitlines()[1].split()[0] == "x" * 500
+
+
 def test_nothing_to_show_is_said_on_stderr(run: Run, guard: FakeGuard) -> None:
     guard.routes["GET /v1/overrides"] = {"overrides": []}
     done = run("overrides")

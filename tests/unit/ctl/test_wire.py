@@ -17,7 +17,7 @@ def test_an_answer_has_code_headers_and_body() -> None:
 @pytest.mark.parametrize(
     ("received", "reason"),
     [
-        (b"", "closed the connection"),
+        (b"", "not HTTP"),
         (b"\x15\x03\x01\x00\x02", "not HTTP"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "not HTTP"),

@@ -111,6 +111,12 @@ def test_selectors_that_mean_the_same_are_one_question() -> None:
     )
 
 
+def test_the_order_of_extra_means_nothing() -> None:
+    assert list(ALICE.extra) == ["b", "a"]
+    sorted_ = dataclasses.replace(ALICE, extra=dict(sorted(ALICE.extra.items())))
+    assert subject_members(sorted_) == subject_members(ALICE)
+
+
 def test_extra_is_left_out_only_where_the_operator_says_so() -> None:
     assert "extra" not in asked("/api/v1/pods", ignore_extra=True)
     assert asked("/api/v1/pods", ignore_extra=True)["uid"] == "u1"

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from apiguard.runtime.record import ATTEMPTS_PER_SECOND, Action, Record, Ring, line_of
+from apiguard.runtime.record import (
+    ATTEMPTS_AT_ONCE,
+    SECONDS_PER_ATTEMPT,
+    Action,
+    Record,
+    Ring,
+    line_of,
+)
 from apiguard.runtime.statestore import StateStore
 from tests.unit.runtime.keeping import ALICE
 
@@ -34,11 +41,30 @@ async def test_attempts_are_on_disk_and_come_back(store: StateStore) -> None:
 async def test_attempts_are_bounded_in_rate_and_those_left_out_are_counted(
     store: StateStore,
 ) -> None:
-    record = Record(store)
-    for _ in range(ATTEMPTS_PER_SECOND + 15):
+    now = 0.0
+    record = Record(store, clock=lambda: now)
+    for _ in range(ATTEMPTS_AT_ONCE + 15):
         record.note(Action(ALICE, "policy.put"), "forbidden")
-    assert len(record.last("actions", 0.0, 100)) == ATTEMPTS_PER_SECOND
+    assert len(record.last("actions", 0.0, 100)) == ATTEMPTS_AT_ONCE
     assert record.lost == 15
+    for second in range(100):
+        now = float(second)
+        record.note(Action(ALICE, "policy.put"), "forbidden")
+    more = 99 // SECONDS_PER_ATTEMPT
+    assert len(record.last("actions", 0.0, 100)) == ATTEMPTS_AT_ONCE + more
+
+
+def test_whoever_asks_again_and_again_misses_no_action(store: StateStore) -> None:
+    record = Record(store)
+    for number in range(10):
+        record.remember("actions", line_of(record.event(Action(ALICE, "a", str(number)))))
+    seen = record.last("actions", 0.0, 2)
+    for number in range(10, 15):
+        record.remember("actions", line_of(record.event(Action(ALICE, "a", str(number)))))
+    while following := record.after(str(seen[-1]["id"]), 2):
+        seen += following
+    assert [line["target"] for line in seen] == [str(number) for number in range(8, 15)]
+    assert record.after("gone", 2) is None
 
 
 def test_since_and_limit_choose_the_newest_last(store: StateStore) -> None:
