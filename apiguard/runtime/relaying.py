@@ -105,7 +105,7 @@ class Relaying:
             rng=rng,
             limits=Limits(
                 stale_allow_seconds=float(asked.stale_allow_seconds),
-                waiters=max(Limits.waiters, config.waiting),
+                waiters=max(Limits().waiters, config.waiting),
             ),
             wished=self._wished,
         )

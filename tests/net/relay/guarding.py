@@ -19,7 +19,7 @@ from apiguard.runtime.drivers import ApiClient, Reviewer
 from apiguard.runtime.identities import make_authenticator
 from apiguard.runtime.relayclient import RelayClient
 from apiguard.runtime.relaying import Relaying
-from tests.net.demo.raw import Answer, ask
+from tests.net.demo.raw import Answer, send
 from tests.net.traffic.guard import Guard
 
 GUARD_TOKEN = "guard-token"
@@ -114,9 +114,13 @@ class Relayed:
 async def _ask(
     url: str, target: str, *, token: str = "admin-token", accept: str = "", **headers: str
 ) -> Answer:
+    lines = [f"GET {target} HTTP/1.1", "Host: localhost", "Connection: close"]
+    if token:
+        lines.append(f"Authorization: Bearer {token}")
     if accept:
-        headers["Accept"] = accept
-    return await ask(url, "GET", target, token=token, **headers)
+        lines.append(f"Accept: {accept}")
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return await send(url, "\r\n".join((*lines, "", "")).encode())
 
 
 async def started_server(**options: Any) -> EmbeddedApiServer:

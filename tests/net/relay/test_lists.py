@@ -90,7 +90,7 @@ async def test_lists_are_equal(relayed: Relayed, accept: str) -> None:
     """Every row of the table, selectors and pages."""
     version = str(relayed.server.store.revision)
     for collection in COLLECTIONS:
-        queries = QUERIES
+        queries: tuple[str, ...] = QUERIES
         if collection.endswith("pods"):
             queries += POD_QUERIES if "PartialObject" not in accept else ()
         for query in queries:
