@@ -89,10 +89,10 @@ class Relayed:
         return f"http://127.0.0.1:{self.guard.port}"
 
     async def direct(self, target: str, **options: Any) -> Answer:
-        return await _ask(self.server.url, target, **options)
+        return await ask_url(self.server.url, target, **options)
 
     async def through(self, target: str, **options: Any) -> Answer:
-        return await _ask(self.url, target, **options)
+        return await ask_url(self.url, target, **options)
 
     def upstream_counts(self, resource: str) -> Mapping[tuple[str, str], int]:
         """(verb, form) -> requests for ``resource`` that reached the server."""
@@ -111,9 +111,10 @@ class Relayed:
         await self.guard.close()
 
 
-async def _ask(
+async def ask_url(
     url: str, target: str, *, token: str = "admin-token", accept: str = "", **headers: str
 ) -> Answer:
+    """One GET; keyword headers are spelled with underscores for hyphens."""
     lines = [f"GET {target} HTTP/1.1", "Host: localhost", "Connection: close"]
     if token:
         lines.append(f"Authorization: Bearer {token}")
