@@ -484,7 +484,7 @@ class RelayDesk:
             self._turn_away(serving)
             return
         place.proving = selection
-        self._await(serving, place, now + WAIT_SECONDS)
+        self._await(serving, place, min(now, serving.received_at + WAIT_SECONDS) + WAIT_SECONDS)
         for proof in proofs:
             feed.counts.proofs += 1
             self._driver.prove(feed, proof)
@@ -590,19 +590,26 @@ class RelayDesk:
         for _ in range(len(self._ready)):
             serving = self._ready.popleft()
             place = self._places.get(serving)
-            if place is None:
-                continue
-            if place.resume:
-                place.resume = False
-                if place.feed is not None and place.feed.ready:
-                    self._answer(serving, place, place.feed, self._clock())
-                else:
-                    self._bypass(serving, "unready")
-            elif serving.step():
-                self._ready.append(serving)
+            if place is not None:
+                try:
+                    self._go_on(serving, place)
+                except Exception:
+                    serving.cut()  # a defect of ours: this one pays for it, nobody else
+                    raise
             if self._clock() >= until:
                 break
         return bool(self._ready)
+
+    def _go_on(self, serving: Serving, place: _Place) -> None:
+        if not place.resume:
+            if serving.step():
+                self._ready.append(serving)
+            return
+        place.resume = False
+        if place.feed is not None and place.feed.ready:
+            self._answer(serving, place, place.feed, self._clock())
+        else:
+            self._bypass(serving, "unready")
 
     def tick(self, now: float) -> None:
         """Deadlines, bookmarks, idle caches, digest checks."""

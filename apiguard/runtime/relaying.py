@@ -217,8 +217,7 @@ class Relaying:
 
     def start(self, feed: Feed) -> None:
         if feed not in self._following:
-            task = self._following[feed] = self._task(self._follow(feed))
-            task.add_done_callback(lambda _: self._following.pop(feed, None))
+            self._following[feed] = self._task(self._follow(feed))
 
     def stop(self, feed: Feed) -> None:
         task = self._following.pop(feed, None)
@@ -242,6 +241,7 @@ class Relaying:
         except Exception as defect:
             report_defect(defect)
         now = time.monotonic()
+        self._following.pop(feed, None)  # first: whoever is told may want it started again
         reflector = feed.reflector
         if reason == "failed" and reflector is not None:
             reflector.stop(reason, now)

@@ -80,6 +80,7 @@ from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
 from apiguard.runtime.relayclient import RelayClient
 from apiguard.runtime.relaying import Relaying
+from apiguard.runtime.relayviews import relay_state
 from apiguard.runtime.reload import compile_off_loop
 from apiguard.runtime.rotation import own_token
 from apiguard.runtime.settings import parse_settings
@@ -425,6 +426,7 @@ class Serving:
                 remembered=limiter.size,
                 activity=activity,
                 samples=samples,
+                relay=None if self._relaying is None else relay_state(self._relaying.desk),
             )
         )
 

@@ -9,6 +9,7 @@ import pytest
 from apiguard.demo.faults import Fault
 from apiguard.demo.resources import PODS
 from apiguard.policy.relayconfig import RelayedResource
+from apiguard.runtime.relayviews import relay_state
 from tests.net.traffic.client import Client
 from tests.net.traffic.waiting import eventually
 
@@ -56,7 +57,7 @@ async def test_two_thousand_readers_cost_one_list_and_one_watch_per_form(
     assert reviews <= 2, reviews
 
 
-async def test_a_thousand_watchers_hear_of_a_change_in_one_watch(start: StartRelay) -> None:
+async def test_many_watchers_hear_of_a_change_in_one_watch(start: StartRelay) -> None:
     relayed = await start(pods=20)
     server = relayed.server
     target = f"/api/v1/pods?watch=true&resourceVersion={server.store.revision}"
@@ -66,6 +67,10 @@ async def test_a_thousand_watchers_hear_of_a_change_in_one_watch(start: StartRel
     assert len(set(frames)) == 1
     assert b"news" in frames[0]
     assert relayed.upstream_counts("pods") == {("list", "json"): 1, ("watch", "json"): 1}
+    state = relay_state(relayed.desk)
+    assert [(one.resource, one.form, one.state, one.watchers) for one in state.feeds] == [
+        ("pods", "json", "ready", 300)
+    ]
     for stream in streams:
         stream.close()
     feed = next(iter(relayed.desk.feeds.values()))
