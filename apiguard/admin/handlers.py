@@ -178,6 +178,8 @@ class Handlers:
         sort = choice(request, "sort", SORTS, "requests")
         most = integer(request, "limit", DEFAULT_TALKERS, least=1, most=MOST_TALKERS)
         since = time.time() - seconds(request, "since", NEW_SECONDS)
+        if not self._supervisor.config.observability.top_talkers:
+            return refuse(_not_recorded("topTalkers"))
         operations = self._supervisor.operations
         try:
             top = operations.top(by, over, sort, most)
@@ -198,6 +200,8 @@ class Handlers:
         after = request.query.get("after", "")
         if after and kind != "actions":
             raise ParameterError("after is for kind=actions: sampled requests have no id")
+        if kind == "requests" and not self._supervisor.config.observability.audit:
+            return refuse(_not_recorded("audit"))
         events = self._supervisor.operations.audit(kind, since, most, after)
         return reply({"kind": kind, "events": events})
 
@@ -218,6 +222,12 @@ class Handlers:
         if answer.answer is None:
             return refuse(bad_request(answer.problem))
         return reply(answer.answer)
+
+
+def _not_recorded(setting: str) -> Status:
+    """No rows at all would read as a guard at rest."""
+    why = f"this guard does not record it: observability.{setting} is off in its configuration"
+    return Status(409, "Conflict", why)
 
 
 def _server_index(name: str, servers: Sequence[str]) -> int | None:

@@ -58,7 +58,10 @@ def choice(request: web.Request, name: str, of: Collection[str], default: str) -
 def dry_run(request: web.Request) -> bool:
     """Raises ParameterError for anything but ``dryRun=All``: a change must never be made by whoever
     meant to try it."""
-    return choice(request, "dryRun", ("", "All"), "") == "All"
+    text = request.query.get("dryRun", "")
+    if text not in ("", "All"):
+        raise ParameterError("dryRun must be All")
+    return text == "All"
 
 
 def reason_of(request: web.Request) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SCHEMES = ("https://", "http://", "unix:")
-
 
 class Address(NamedTuple):
     """``path`` of a Unix socket, or host and port. ``text`` is what the operator wrote."""

@@ -22,7 +22,9 @@ def describe(answer: Any) -> str:
     """The answer to a dry run as lines of text, printable."""
     report = pick(answer, "preview", {})
     if not number(report, "sampledRequests"):
-        return "Nothing is recorded yet: no request says what this would do.\n"
+        return (
+            "No request is on record that says what this would do; is observability.samples on?\n"
+        )
     lines = [_basis(report), *_effects(pick(report, "totals", {}))]
     said = align([[line] for line in lines])
     for key, heading in (("clients", "CLIENT"), ("rules", "RULE")):

@@ -61,6 +61,9 @@ from apiguard.telemetry.toptalkers import Top
 EXPIRE_SECONDS: Final = 0.2
 """How often ends of overrides are looked at."""
 
+CONFIRM_SECONDS: Final = 2.0
+"""How often workers that did not confirm the overrides are told them again."""
+
 DRAIN: Final = "upstream.drain"
 UNDRAIN: Final = "upstream.undrain"
 """Actions on record."""
@@ -107,7 +110,7 @@ class Operations:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await asyncio.gather(self._expire(), self._memory.run())
+        await asyncio.gather(self._expire(), self._confirm(), self._memory.run())
 
     async def close(self) -> None:
         """Writes what is not written yet, once workers have gone."""
@@ -308,6 +311,15 @@ class Operations:
             if over:
                 await self._overrides_to_workers()
             await self._overrides.record_expiry()
+
+    async def _confirm(self) -> None:
+        """Tells the overrides again to workers whose answer was late or lost: a busy worker takes
+        them when it gets to it, and operators have to see that it did."""
+        while True:
+            await asyncio.sleep(CONFIRM_SECONDS)
+            wanted = frozenset(one.id for one in self._overrides.stored())
+            late = [slot for slot in self._fleet.serving if slot.overrides != wanted]
+            await asyncio.gather(*(self._apply_overrides(slot) for slot in late))
 
     # -- previews
 

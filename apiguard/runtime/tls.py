@@ -98,11 +98,6 @@ def server_context(cert_file: str, key_file: str, client_ca_file: str | None) ->
     return context
 
 
-def upstream_context(ca_file: str | None) -> ssl.SSLContext:
-    """``plain_context`` from a path. Raises StartupError."""
-    return plain_context({UPSTREAM_CA: read_file(ca_file, UPSTREAM_CA)} if ca_file else {})
-
-
 def _towards_upstream(files: Files) -> ssl.SSLContext:
     """Verifies API servers, by upstream.caFile or the system's authorities."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

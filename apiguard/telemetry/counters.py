@@ -104,11 +104,6 @@ SAMPLES_PER_DELTA = 1
 """Refusals described in full per delta: at five deltas a second, five log lines a second."""
 
 
-def verb_label(verb: str) -> str:
-    """``verb`` when it is one of ``KNOWN_VERBS``, else ``other``."""
-    return verb if verb in KNOWN_VERBS else OTHER_VERB
-
-
 def code_label(code: int) -> str:
     """``code`` where it is usual, else its class, ``other`` where it has none."""
     if code in KNOWN_CODES:

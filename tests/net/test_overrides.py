@@ -185,6 +185,16 @@ async def test_a_dry_run_says_what_it_would_have_done_and_does_nothing(tmp_path:
         assert len(actions(operations)) == before
 
 
+async def test_a_worker_that_did_not_confirm_is_told_again(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as supervisor:
+        operations = supervisor.operations
+        id_ = (await added(operations, BAN)).override.id
+        slot = supervisor.slots[0]
+        slot.overrides = frozenset()  # as after an answer that came too late
+        assert [one.problem for one in operations.overrides()[0].workers] == ["not confirmed"]
+        await eventually(lambda: slot.overrides == {id_})
+
+
 async def test_open_watches_and_streams_that_match_end(tmp_path: Path) -> None:
     async with guarded(tmp_path) as supervisor:
         watches = [await Client.connect(supervisor) for _ in range(4)]

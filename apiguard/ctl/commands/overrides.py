@@ -326,11 +326,20 @@ def delete(session: Session, ids: tuple[str, ...], everything: bool, with_reason
     def ask(guard: Guard) -> Any:
         rows = items(_all(guard), "overrides")
         doomed = [text(r, "id") for r in rows if everything or text(r, "reason") == with_reason]
-        for id_ in doomed:
-            guard.send("DELETE", f"/v1/overrides/{id_}", {})
-        return doomed
+        return [id_ for id_ in doomed if _delete(guard, id_)]
 
     act(session, ask, _deleted)
+
+
+def _delete(guard: Guard, id_: str) -> bool:
+    """False for one that has ended meanwhile: the others still have to go."""
+    try:
+        guard.send("DELETE", f"/v1/overrides/{id_}", {})
+    except RefusedError as error:
+        if error.code != 404:
+            raise
+        return False
+    return True
 
 
 def _deleted(ids: list[str]) -> str:

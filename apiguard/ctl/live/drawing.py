@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from apiguard.ctl.live.state import Mode, Screen, Shown
-from apiguard.ctl.output import Column, shortened
+from apiguard.ctl.output import Column
 from apiguard.ctl.printable import printable, printable_lines
 from apiguard.ctl.reading import number, seconds, size
 from apiguard.ctl.views import match_text, top_view
 
 HELP = "↑↓ select  s sort  b by  w window  B ban  q quit"
-MOST_KEY = 48  # characters of a client's name: figures must stay on the screen
+MOST_KEY = 48  # cells of a client's name: figures must stay on the screen
+LEAST_KEY = 16
+GAP = 2
+DISPENSABLE = ("RV-LESS", "REFUSED", "REQ/S", "UNPAGED", "BYTES", "UPSTREAM", "FIRST-SEEN")
+"""Figures that a narrow terminal does without, the first of them first."""
 CHROME = 6  # lines around the rows
 
 
-def draw(screen: Screen, title: str, height: int, *, guards: int) -> Group:
-    """All of the screen, at most ``height`` lines of it."""
+def draw(screen: Screen, title: str, height: int, width: int, *, guards: int) -> Group:
+    """All of the screen, at most ``height`` lines of ``width`` cells."""
     parts: list[Text | Table] = [_head(screen, title)]
     if screen.mode in (Mode.CONFIRM, Mode.BANNING):
         parts += [Text(_about(screen), style="bold"), _clipped(screen.preview, height - CHROME)]
     else:
-        parts.append(_table(screen, max(1, height - CHROME), guards=guards))
+        parts.append(_table(screen, max(1, height - CHROME), width, guards=guards))
     parts += [Text(printable(error), style="red") for error in screen.errors[:2]]
     if screen.message:
         parts.append(Text(printable(screen.message), style="yellow"))
@@ -53,13 +58,19 @@ def _clipped(text: str, lines: int) -> Text:
     return Text("\n".join(text.splitlines()[: max(1, lines)]), no_wrap=True, overflow="ellipsis")
 
 
-def _table(screen: Screen, height: int, *, guards: int) -> Table:
-    columns = top_view(screen.by, screen.sort).shown(wide=False)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def _table(screen: Screen, height: int, width: int, *, guards: int) -> Table:
+    columns, most_key = _fitting(
+        top_view(screen.by, screen.sort).shown(wide=False),
+        width - (LEAST_KEY + GAP) * (guards > 1),
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     if guards > 1:
-        table.add_column("GUARD", no_wrap=True)
+        table.add_column("GUARD", no_wrap=True, overflow="ellipsis", max_width=LEAST_KEY)
     for column in columns:
-        table.add_column(column.header, no_wrap=True, overflow="ellipsis")
+        most, least = (most_key, None) if column.chosen else (None, len(column.header))
+        table.add_column(
+            column.header, no_wrap=True, overflow="ellipsis", max_width=most, min_width=least
+        )
     position = screen.position or 0
     first = max(0, position - height + 1)
     for index, shown in enumerate(screen.rows[first : first + height], start=first):
@@ -69,9 +80,25 @@ def _table(screen: Screen, height: int, *, guards: int) -> Table:
     return table
 
 
+def _fitting(columns: Sequence[Column], width: int) -> tuple[list[Column], int]:
+    """The columns there is room for, and the cells that leaves for each name: left to itself the
+    table would shrink every figure to nothing for the sake of one long name."""
+    kept = list(columns)
+    names = sum(column.chosen for column in columns)
+    for header in DISPENSABLE:
+        if _figures(kept) + names * (LEAST_KEY + GAP) <= width:
+            break
+        kept = [column for column in kept if column.header != header]
+    room = (width - _figures(kept)) // max(1, names) - GAP
+    return kept, min(MOST_KEY, max(LEAST_KEY, room))
+
+
+def _figures(columns: Sequence[Column]) -> int:
+    return sum(len(column.header) + GAP for column in columns if not column.chosen)
+
+
 def _cell(column: Column, shown: Shown) -> Text:
-    text = printable(column.cell(shown.row)) or "-"
-    return Text(shortened(text, MOST_KEY))
+    return Text(printable(column.cell(shown.row)) or "-")
 
 
 def _style(shown: Shown) -> str:

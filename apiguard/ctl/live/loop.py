@@ -68,7 +68,8 @@ class Top:
                 if time.monotonic() >= self._next_look:
                     self._look()
                 guards = len(self._session.guards)
-                picture = draw(self._screen, self._title, console.height, guards=guards)
+                size = console.size
+                picture = draw(self._screen, self._title, size.height, size.width, guards=guards)
                 live.update(picture, refresh=True)
                 if not self._wait(keyboard):
                     return

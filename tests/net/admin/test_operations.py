@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from apiguard.policy.adminconfig import Role
+from apiguard.policy.operatorconfig import ObservabilityConfig
 from apiguard.runtime.control import Report, Traffic
 from apiguard.telemetry.activity import ActivityRow
 from apiguard.telemetry.counters import Delta
@@ -135,6 +137,19 @@ async def test_the_record_goes_on_after_an_action(operator: Door, root: Door) ->
     assert [event["target"] for event in events] == [laid]
     refused = await root.ask("GET", f"/v1/audit?after={seen['id']}&kind=requests")
     assert (refused.code, "kind=actions" in refused.message) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("target", "setting"), [("/v1/top", "topTalkers"), ("/v1/audit?kind=requests", "audit")]
+)
+async def test_what_is_not_recorded_does_not_look_like_rest(
+    admin: Admin, operator: Door, target: str, setting: str
+) -> None:
+    off = ObservabilityConfig(top_talkers=False, samples=False, audit=False)
+    admin.supervisor.config = replace(admin.supervisor.config, observability=off)
+    answer = await operator.ask("GET", target)
+    assert (answer.code, f"observability.{setting} is off" in answer.message) == (409, True)
+    assert (await operator.ask("GET", "/v1/audit")).code == 200
 
 
 async def test_who_may_do_nothing_cannot_fill_the_record(operator: Door, root: Door) -> None:

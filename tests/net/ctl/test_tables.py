@@ -194,7 +194,7 @@ def test_a_policys_dry_run_says_it_too(run: Run, guard: FakeGuard, tmp_path: Pat
 def test_a_preview_of_nothing_recorded_says_so(run: Run, guard: FakeGuard) -> None:
     guard.routes["POST /v1/overrides"] = {"dryRun": True, "preview": {"sampledRequests": 0}}
     done = run("ban", "--user", "x", "--dry-run")
-    assert done.stdout.startswith("Nothing is recorded yet")
+    assert done.stdout.startswith("No request is on record")
 
 
 # -- policy
