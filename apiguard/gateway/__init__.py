@@ -2,10 +2,14 @@
 
 ``gateway``   Gateway.decide(line, block, peer, now) -> Decision, the one path for live requests
               and for ``explain``
-``decision``  Forward | Refuse, and what a worker knows of the other end (Peer)
+``decision``  Forward | Refuse | Serve, and what a worker knows of the other end (Peer)
 ``session``   Session: one client connection; counts refusals, starts exchanges
 ``exchange``  Exchange: one forwarded request until its outcome; owns the rule that nothing is
               ever sent twice
+``asking``    Wanted, Form: whether a request may be the relay's, and what it asks for
+``relaydesk`` RelayDesk: who asks, may they, is there a cache, is it fresh enough, list or watch
+``feeds``     Feed: one cache with everything around it, and who waits for it
+``serving``   Serving: the sibling of Exchange for what the relay answers; becomes one if it cannot
 ``replies``   the guard's own answers, serialised once
 
 Nothing here touches a socket or a clock: forwarding is tested with two in-memory connections.

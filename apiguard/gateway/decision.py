@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from apiguard.gateway.asking import Form, Wanted
 from apiguard.identity.certificate import ClientCertificate
+from apiguard.identity.proof import Proof
 from apiguard.kube.identity import Caller
 from apiguard.kube.requestinfo import RequestInfo
 from apiguard.limiter.flow import Flow
@@ -103,4 +105,17 @@ class Refuse:
         return self.info.verb if self.info is not None else ""
 
 
-Decision = Forward | Refuse
+class Serve:
+    """The relay may answer ``wanted`` in ``form``; ``forward`` is how the request goes upstream if
+    it cannot. ``proof`` is what stands behind the caller."""
+
+    __slots__ = ("form", "forward", "proof", "wanted")
+
+    def __init__(self, forward: Forward, wanted: Wanted, form: Form, proof: Proof) -> None:
+        self.forward = forward
+        self.wanted = wanted
+        self.form = form
+        self.proof = proof
+
+
+Decision = Forward | Refuse | Serve

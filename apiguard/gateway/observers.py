@@ -13,7 +13,7 @@ from apiguard.telemetry.sample import Observation, Sampler
 
 if TYPE_CHECKING:
     from apiguard.gateway.decision import Refuse
-    from apiguard.gateway.exchange import Exchange
+    from apiguard.gateway.serving import Carried
 
 
 class Observers:
@@ -60,21 +60,21 @@ class Observers:
                     )
                 )
 
-    def forwarded(self, exchange: Exchange, decision: str, now: float) -> None:
+    def forwarded(self, exchange: Carried, decision: str, now: float) -> None:
         """The exchange ended; or its stream began, of which more bytes may come."""
         if self.activity is not None:
             self.counted(exchange, now)
         if self.sampler is not None:
             self.sampled(exchange, decision, now)
 
-    def counted(self, exchange: Exchange, now: float) -> None:
+    def counted(self, exchange: Carried, now: float) -> None:
         """The exchange is one request by now, ended or not."""
         if self.activity is not None:
             forward, sent_at = exchange.forward, exchange.sent_at
             seconds = now - sent_at if sent_at else 0.0
             self.activity.count(forward.caller, forward.info, exchange.bytes_out, seconds)
 
-    def sampled(self, exchange: Exchange, decision: str, now: float) -> None:
+    def sampled(self, exchange: Carried, decision: str, now: float) -> None:
         """Samplers may choose the exchange, as it is now."""
         if self.sampler is None:
             return
@@ -98,7 +98,7 @@ class Observers:
                 )
             )
 
-    def credited(self, exchange: Exchange, now: float) -> None:
+    def credited(self, exchange: Carried, now: float) -> None:
         """An exchange that has been counted went on."""
         bytes_out, seconds = exchange.uncredited(now)
         if self.activity is not None and (bytes_out or seconds):

@@ -18,7 +18,8 @@ from apiguard.wire.messages import Reply
 RETRY_FLOOR_SECONDS = 1
 RETRY_CEILING_SECONDS = 30
 
-_COMMON = b"Cache-Control: no-cache, private\r\nX-Content-Type-Options: nosniff\r\n"
+_CACHE = b"Cache-Control: no-cache, private\r\n"
+_NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 
 
 def reply_to(
@@ -27,17 +28,25 @@ def reply_to(
     *,
     retry_after: int = 0,
     lines: bytes = b"",
+    sniff: bool = True,
 ) -> Reply:
-    """``status`` as a complete answer; ``lines`` are further header lines."""
+    """``status`` as a complete answer; ``lines`` are further header lines. ``sniff`` forbids
+    browsers to guess the type, as kube-apiserver does on some of its errors and not on others."""
     body = status.encoded(representation)
     retry_after = retry_after or status.retry_after_seconds
+    common = _CACHE + _NOSNIFF if sniff else _CACHE
     if retry_after:
         lines += b"Retry-After: %d\r\n" % retry_after
     return Reply(
         status.code,
         http.HTTPStatus(status.code).phrase.encode("ascii"),
         b"%bContent-Type: %b\r\n%bContent-Length: %d\r\n"
-        % (_COMMON, representation.value.encode("ascii"), lines, len(body)),
+        % (
+            common,
+            representation.value.encode("ascii"),
+            lines,
+            len(body),
+        ),
         body,
     )
 

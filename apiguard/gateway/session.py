@@ -12,9 +12,10 @@ from typing import Protocol
 
 from apiguard.errors import WireError
 from apiguard.gateway import replies
-from apiguard.gateway.decision import Forward, Peer, Refuse
+from apiguard.gateway.decision import Decision, Forward, Peer, Refuse
 from apiguard.gateway.exchange import Exchange
 from apiguard.gateway.gateway import Gateway
+from apiguard.gateway.serving import Carried, Serving
 from apiguard.kube.status import Representation, internal_error
 from apiguard.telemetry import bounds
 from apiguard.wire.messages import HeaderBlock, RequestLine, RequestSink, ServerStream
@@ -71,7 +72,7 @@ class Session:
         self.gateway = gateway
         self.peer = peer
         self.clock = clock
-        self.exchange: Exchange | None = None
+        self.exchange: Carried | None = None
         self.quiet_until = 0.0
         self._dispatcher = dispatcher
         self._on_defect = on_defect
@@ -92,9 +93,8 @@ class Session:
     ) -> RequestSink | None:
         now = self.clock()
         decision = self.gateway.decide(line, block, self.peer, now)
-        if isinstance(decision, Refuse):
-            self._refuse(stream, decision, now)
-            return None
+        if not isinstance(decision, Forward):
+            return self._answer_here(stream, line, block, decision, now)
         exchange = self.exchange = Exchange(self, stream, line, block, decision, now)
         if block.length:
             stream.body_limit = self.gateway.body_limit(decision.info)
@@ -105,10 +105,43 @@ class Session:
             exchange.queued_at = self.clock()
         return exchange
 
+    def _answer_here(
+        self,
+        stream: ServerStream,
+        line: RequestLine,
+        block: HeaderBlock,
+        decision: Decision,
+        now: float,
+    ) -> RequestSink | None:
+        assert not isinstance(decision, Forward)
+        if isinstance(decision, Refuse):
+            self._refuse(stream, decision, now)
+            return None
+        relay = self.gateway.relay
+        assert relay is not None
+        serving = self.exchange = Serving(self, relay, stream, line, block, decision, now)
+        relay.take(serving)
+        if serving.finished:
+            return None
+        return serving.successor or serving
+
+    def forward_instead(self, serving: Serving, stream: ServerStream) -> Exchange:
+        """The relay cannot answer: the request goes on as if it had never been asked."""
+        exchange = self.exchange = Exchange(
+            self, stream, serving.line, serving.block, serving.forward, serving.received_at
+        )
+        self._dispatcher.dispatch(exchange)
+        if not exchange.finished and not exchange.sent_at:
+            exchange.queued_at = self.clock()
+        return exchange
+
     def _fail(self, stream: ServerStream, incident: str) -> None:
         reply = replies.reply_to(internal_error(incident))
-        if self.exchange is not None:
-            self.exchange.refused(reply)
+        exchange = self.exchange
+        if isinstance(exchange, Serving):
+            exchange.failed(reply)
+        elif exchange is not None:
+            exchange.refused(reply)
         else:
             self.gateway.counters.count("", "failed", "", reply.status)
             stream.send_reply(reply, close=True)
@@ -143,19 +176,19 @@ class Session:
         """How this client wants errors written."""
         return self.gateway.client(block, self.peer, self.clock()).representation
 
-    def stream_began(self, exchange: Exchange, now: float) -> None:
+    def stream_began(self, exchange: Carried, now: float) -> None:
         """Upstream answered a long-running request: observers need not wait for its end."""
         observers = self.gateway.observers
         if observers is not None:
-            observers.forwarded(exchange, _outcome(exchange.forward, False), now)
+            observers.forwarded(exchange, _outcome(exchange, False), now)
 
-    def slow(self, exchange: Exchange, now: float) -> None:
+    def slow(self, exchange: Carried, now: float) -> None:
         """A request has been under way for a while: observers need not wait for its end."""
         observers = self.gateway.observers
         if observers is not None:
             observers.counted(exchange, now)
 
-    def went_on(self, exchange: Exchange, now: float) -> None:
+    def went_on(self, exchange: Carried, now: float) -> None:
         """A request that observers know of has gone on."""
         observers = self.gateway.observers
         if observers is not None:
@@ -163,9 +196,18 @@ class Session:
 
     def exchange_finished(self, exchange: Exchange, *, failed: bool) -> None:
         """Called by the exchange, exactly once."""
+        self._account(exchange, failed)
+        if exchange.queued_at and not exchange.sent_at:
+            self._dispatcher.withdraw(exchange)
+
+    def serving_finished(self, serving: Serving, *, failed: bool) -> None:
+        """Called by the serving, exactly once."""
+        self._account(serving, failed)
+
+    def _account(self, exchange: Carried, failed: bool) -> None:
         self.exchange = None
         gateway, forward = self.gateway, exchange.forward
-        outcome = _outcome(forward, failed)
+        outcome = _outcome(exchange, failed)
         gateway.counters.count(forward.flow.name, outcome, forward.info.verb, exchange.code)
         observers = gateway.observers
         if observers is not None:
@@ -176,11 +218,11 @@ class Session:
                     observers.sampled(exchange, outcome, now)
             else:
                 observers.forwarded(exchange, outcome, now)
-        if exchange.queued_at and not exchange.sent_at:
-            self._dispatcher.withdraw(exchange)
 
 
-def _outcome(forward: Forward, failed: bool) -> str:
+def _outcome(exchange: Carried, failed: bool) -> str:
     if failed:
         return "failed"
-    return "would_refuse" if forward.over_limit else "forwarded"
+    if exchange.forward.over_limit:
+        return "would_refuse"
+    return "forwarded" if isinstance(exchange, Exchange) else "served"

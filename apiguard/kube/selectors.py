@@ -483,3 +483,42 @@ def _quoted(text: str) -> str:
 
 def _found(token: _Token, expectation: str) -> SelectorError:
     return SelectorError(f"found '{_shown(token.text)}'{expectation}")
+
+
+# --- as text --------------------------------------------------------------------------------
+
+_INFIX = {
+    Operator.EQUALS: "=",
+    Operator.DOUBLE_EQUALS: "=",
+    Operator.NOT_EQUALS: "!=",
+    Operator.GREATER_THAN: ">",
+    Operator.LESS_THAN: "<",
+}
+
+
+def label_selector_text(selector: LabelSelector) -> str:
+    """A spelling that parses to ``selector``."""
+    return ",".join(map(_label_text, selector.requirements))
+
+
+def _label_text(requirement: LabelRequirement) -> str:
+    key, operator = requirement.key, requirement.operator
+    if operator is Operator.EXISTS:
+        return key
+    if operator is Operator.DOES_NOT_EXIST:
+        return f"!{key}"
+    if operator in (Operator.IN, Operator.NOT_IN):
+        return f"{key} {operator.value} ({','.join(requirement.values)})"
+    return f"{key}{_INFIX[operator]}{requirement.values[0]}"
+
+
+def field_selector_text(selector: FieldSelector) -> str:
+    """A spelling that parses to ``selector``."""
+    return ",".join(
+        f"{one.field}{_INFIX[one.operator]}{_SPECIAL.sub(_BACKSLASHED, one.value)}"
+        for one in selector.requirements
+    )
+
+
+_SPECIAL = re.compile(r"[\\,=]")
+_BACKSLASHED = r"\\\g<0>"

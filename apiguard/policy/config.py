@@ -32,6 +32,7 @@ from .operatorconfig import (
     read_observability,
     read_overrides,
 )
+from .relayconfig import RelayConfig, read_relay
 from .sources import Network, parse_network
 from .tlsconfig import TlsConfig as TlsConfig
 from .tlsconfig import read_tls
@@ -219,6 +220,7 @@ class GuardConfig:
     bounds: Bounds = field(default_factory=Bounds)
     overrides: OverridesConfig = field(default_factory=OverridesConfig)
     observability: ObservabilityConfig = field(default_factory=ObservabilityConfig)
+    relay: RelayConfig = field(default_factory=RelayConfig)
 
 
 def parse_config(text: str, name: str) -> GuardConfig:
@@ -229,7 +231,7 @@ def parse_config(text: str, name: str) -> GuardConfig:
     findings = Findings(name)
     root = Section(findings, parse(text, name))
     check_kind(root, KIND)
-    listen, upstream, identity, admin, bounds, overrides, observability = (
+    listen, upstream, identity, admin, bounds, overrides, observability, relay = (
         root.section(key, required=required)
         for key, required in (
             ("listen", True),
@@ -239,6 +241,7 @@ def parse_config(text: str, name: str) -> GuardConfig:
             ("bounds", False),
             ("overrides", False),
             ("observability", False),
+            ("relay", False),
         )
     )
     config = GuardConfig(
@@ -253,8 +256,12 @@ def parse_config(text: str, name: str) -> GuardConfig:
         bounds=_bounds(bounds) if bounds else Bounds(),
         overrides=read_overrides(overrides) if overrides else OverridesConfig(),
         observability=read_observability(observability) if observability else ObservabilityConfig(),
+        relay=read_relay(relay) if relay else RelayConfig(),
     )
     _check_together(findings, config, listen, identity)
+    if relay and config.relay.resources and config.upstream.credentials is None:
+        reason = "needs upstream.credentials: the relay lists, watches and reviews in its own name"
+        findings.add(relay.mapping.line, "relay", reason)
     root.close()
     findings.raise_any()
     return config

@@ -10,13 +10,18 @@ from collections.abc import Iterable
 from itertools import zip_longest
 
 from apiguard.kube.objects import Peeked
-from apiguard.relay.item import key_of
+from apiguard.relay.item import Item, key_of
 from apiguard.relay.snapshot import Snapshot
 
 
 def same(snapshot: Snapshot, listed: Iterable[Peeked]) -> bool:
     """Whether ``listed``, in upstream's order, has the keys, uids and revisions of ``snapshot``."""
-    for item, peeked in zip_longest(snapshot.walk(), listed):
+    return same_items(snapshot.walk(), listed)
+
+
+def same_items(items: Iterable[Item], listed: Iterable[Peeked]) -> bool:
+    """The same for some of a cache's items, in order."""
+    for item, peeked in zip_longest(items, listed):
         if item is None or peeked is None:
             return False
         if (item.revision, item.uid) != (peeked.resource_version, peeked.uid):

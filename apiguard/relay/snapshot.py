@@ -67,6 +67,14 @@ class Snapshot:
             total += high - low
         return total
 
+    def at(self, revision: int) -> Snapshot:
+        """The same items, proven to be those at a later ``revision``."""
+        found = Snapshot.__new__(Snapshot)
+        found._chunks, found._firsts = self._chunks, self._firsts
+        found.revision = revision
+        found.change, found.count, found.size = self.change, self.count, self.size
+        return found
+
     def thawed(self) -> SortedItems:
         """A copy that can be changed."""
         items = SortedItems()

@@ -12,6 +12,9 @@ Traffic, in a worker:
 ``listener``    accepts, within every bound of that edge
 ``downstream``  the transport of one client connection
 ``upstream``    transports towards API servers, opened as the pool asks
+``relaying``    what the relay wishes for: lists, watches, proofs, reviews; turns of its readers
+``relayviews``  what operators see of it
+``relayclient`` collections, read from API servers piece by piece
 ``tls``         contexts for both sides
 ``defects``     exceptions nobody expected: one request or connection pays, the log says why
 

@@ -73,6 +73,44 @@ class Traffic(msgspec.Struct, frozen=True, array_like=True):
     endpoints: Annotated[tuple[Endpoint, ...], msgspec.Meta(max_length=64)] = ()
 
 
+class RelayFeed(msgspec.Struct, frozen=True, array_like=True):
+    """One cache of a worker's relay. ``bytes`` are those of objects, ``log_bytes`` of history;
+    ``lag`` is for how many seconds upstream has not been heard, 0 while it is; the counts from
+    ``lists`` on only grow, ``bypasses`` are requests sent upstream, by why."""
+
+    group: Name
+    version: Name
+    resource: Name
+    form: Name
+    state: Name
+    revision: Count = 0
+    objects: Count = 0
+    bytes: Count = 0
+    log_bytes: Count = 0
+    lag: float = 0.0
+    watchers: Count = 0
+    lists: Count = 0
+    watches: Count = 0
+    stale: Count = 0
+    proofs: Count = 0
+    mismatches: Count = 0
+    bypasses: dict[Name, Count] = {}
+
+
+MAX_FEEDS: Final = 256
+
+
+class RelayState(msgspec.Struct, frozen=True, array_like=True):
+    """The relay of one worker: its caches, what it sent upstream before any cache was asked, and
+    the reviews it asked for."""
+
+    feeds: Annotated[tuple[RelayFeed, ...], msgspec.Meta(max_length=MAX_FEEDS)] = ()
+    bypasses: dict[Name, Count] = {}
+    built_bytes: Count = 0
+    reviews: Count = 0
+    reviews_failed: Count = 0
+
+
 class Question(msgspec.Struct, frozen=True):
     """A request to explain: what a client would send, and who it would be.
 
@@ -233,6 +271,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     remembered: Count = 0
     activity: Annotated[tuple[ActivityRow, ...], msgspec.Meta(max_length=MAX_ROWS)] = ()
     samples: Annotated[tuple[Sample, ...], msgspec.Meta(max_length=MAX_SAMPLES)] = ()
+    relay: RelayState | None = None
 
 
 class Line(msgspec.Struct, frozen=True, tag="line"):

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from apiguard.gateway.exchange import Exchange
+from apiguard.gateway.serving import Carried
 
 LONGEST_STEP = 0.5
 SHORTEST_STEP = 0.02
@@ -18,7 +18,7 @@ CUT_SECONDS = 5.0
 
 
 async def end_spread(
-    exchanges: Sequence[Exchange],
+    exchanges: Sequence[Carried],
     seconds: float,
     *,
     clock: Callable[[], float],
@@ -49,7 +49,7 @@ async def end_spread(
             await asyncio.sleep(step)
 
 
-def _end(exchange: Exchange, *, late: bool) -> bool:
+def _end(exchange: Carried, *, late: bool) -> bool:
     if exchange.finished:
         return True
     if exchange.is_watch and not late:

@@ -20,8 +20,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from apiguard.gateway.decision import Peer
-from apiguard.gateway.exchange import Exchange
 from apiguard.gateway.gateway import Gateway
+from apiguard.gateway.serving import Carried, Serving
 from apiguard.kube.identity import Caller
 from apiguard.kube.requestinfo import RequestInfo
 from apiguard.policy.config import GuardConfig
@@ -220,13 +220,22 @@ class TrafficServer:
         pool, now = self.upstream.pool, self.clock()
         return TrafficView(
             connections=len(self._downstreams),
-            exchanges=sum(e.load for e in pool.endpoints) + pool.waiting,
-            watches=sum(e.active[Lane.LONG] for e in pool.endpoints),
+            exchanges=sum(e.load for e in pool.endpoints) + pool.waiting + len(self._servings()),
+            watches=sum(e.active[Lane.LONG] for e in pool.endpoints) + self._relayed_watches(),
             endpoints=tuple(
                 EndpointView(str(e.address), e.state(now), e.load, e.detail())
                 for e in pool.endpoints
             ),
         )
+
+    def _servings(self) -> list[Serving]:
+        """What is answered here rather than upstream; nobody is looked at without a relay."""
+        if self.gateway.relay is None:
+            return []
+        return [e for e in self._exchanges() if isinstance(e, Serving)]
+
+    def _relayed_watches(self) -> int:
+        return sum(1 for serving in self._servings() if serving.is_watch)
 
     # -- ending ------------------------------------------------------------------------------
 
@@ -269,12 +278,12 @@ class TrafficServer:
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
-    def _exchanges(self) -> list[Exchange]:
+    def _exchanges(self) -> list[Carried]:
         """What is under way, one for each connection at most."""
         return [e for d in self._downstreams if (e := d.session.exchange) is not None]
 
     async def _end(
-        self, exchanges: list[Exchange], seconds: float, cut_after: float = math.inf
+        self, exchanges: list[Carried], seconds: float, cut_after: float = math.inf
     ) -> None:
         await end_spread(
             exchanges, seconds, clock=self.clock, flush=self.flush, cut_after=cut_after

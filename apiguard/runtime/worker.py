@@ -78,6 +78,9 @@ from apiguard.runtime.identities import make_authenticator, renew
 from apiguard.runtime.layering import Layering
 from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
+from apiguard.runtime.relayclient import RelayClient
+from apiguard.runtime.relaying import Relaying
+from apiguard.runtime.relayviews import relay_state
 from apiguard.runtime.reload import compile_off_loop
 from apiguard.runtime.rotation import own_token
 from apiguard.runtime.settings import parse_settings
@@ -191,6 +194,7 @@ class Worker:
             layering,
             traffic,
             self._listening,
+            start.workers,
         )
 
     def _fail(self, reason: str) -> int:
@@ -221,6 +225,7 @@ class Serving:
         layering: Layering,
         traffic: TrafficServer,
         listening: socket.socket,
+        workers: int,
     ) -> None:
         self._layering = layering
         self._config = config
@@ -235,10 +240,31 @@ class Serving:
         reviews = gateway.authenticator.reviews
         self._client: ApiClient | None = None
         self._reviewer: Reviewer | None = None
-        if reviews is not None:
+        if reviews is not None or config.relay.resources:
             name = config.upstream.server_name or ""
             self._client = ApiClient(own_context(files), own_token(files), name)
+        if reviews is not None and self._client is not None:
             self._reviewer = Reviewer(reviews, self._client, self)
+        self._relaying: Relaying | None = None
+        if config.relay.resources and self._client is not None:
+            self._relaying = self._relay(self._client, workers)
+
+    def _relay(self, reviewer: ApiClient, workers: int) -> Relaying:
+        """Stands in the way of requests from here on."""
+        config, files, gateway = self._config, self._files, self._gateway
+        name = config.upstream.server_name or ""
+        relaying = Relaying(
+            config.relay,
+            carrier=self._traffic,
+            servers=self,
+            client=RelayClient(own_context(files), own_token(files), name),
+            reviewer=reviewer,
+            reviews=lambda: gateway.authenticator.reviews,
+            workers=workers,
+            rng=random.Random(),  # noqa: S311  spreads retries and endings, guards nothing
+        )
+        gateway.set_relay(relaying.desk)
+        return relaying
 
     def fit(self) -> list[str]:
         """Servers for the guard's own calls, best first."""
@@ -265,6 +291,8 @@ class Serving:
             self._traffic.close()
             if reviewing is not None:
                 reviewing.cancel()
+            if self._relaying is not None:
+                await self._relaying.close()
             if self._client is not None:
                 await self._client.close()
 
@@ -359,6 +387,8 @@ class Serving:
             self._traffic.upstream.set_tls(upstream_tls)
         if own is not None and self._client is not None:
             await self._client.use(*own)
+            if self._relaying is not None:
+                await self._relaying.use(*own)
         self._done(command.id)
 
     def _explain(self, command: Explain) -> None:
@@ -396,6 +426,7 @@ class Serving:
                 remembered=limiter.size,
                 activity=activity,
                 samples=samples,
+                relay=None if self._relaying is None else relay_state(self._relaying.desk),
             )
         )
 

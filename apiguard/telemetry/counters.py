@@ -27,9 +27,9 @@ RequestKey = tuple[str, str, str, int]
 SeriesKey = tuple[str, str, str]
 """(decision, class of the verb, label of the code)."""
 
-DECISIONS = ("forwarded", "refused", "would_refuse", "rejected", "failed")
-"""Answered by upstream; refused over a limit; forwarded but over a limit not enforced; malformed
-or not allowed by the guard; no answer from upstream."""
+DECISIONS = ("forwarded", "served", "refused", "would_refuse", "rejected", "failed")
+"""Answered by upstream; by the relay; refused over a limit; answered but over a limit not enforced;
+malformed or not allowed by the guard; no answer from upstream."""
 
 OTHER_VERB = "other"
 KNOWN_VERBS = frozenset(

@@ -72,6 +72,7 @@ class Reader:
             self.outcomes.append(_refused(reply, decision.close, "classify"))
             stream.send_reply(reply, close=decision.close)
             return None
+        assert isinstance(decision, Forward)
         stream.body_limit = self.gateway.body_limit(decision.info)
         return _Taking(self, stream, Accepted(line, block, decision))
 

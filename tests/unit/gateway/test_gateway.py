@@ -186,6 +186,7 @@ def test_explain_foretells_what_decide_does_and_charges_nothing(
     decision = decide(gateway, block, target)
     for explanation in explained:
         assert explanation.refused == isinstance(decision, Refuse)
+        assert isinstance(decision, Forward | Refuse)
         assert explanation.flow is decision.flow
         if isinstance(decision, Forward):
             assert explanation.info is not None

@@ -158,6 +158,7 @@ def test_a_request_on_the_front_proxy_certificate_names_exactly_one_user(name: s
     if isinstance(decision, Refuse):
         assert (decision.reply.status, decision.close) == (401, True)
         return
+    assert isinstance(decision, Forward)
     users = [value for header, value in fields_of(decision.fields) if header == b"X-Remote-User"]
     assert len(users) == 1
     assert users[0] not in (b"", b"system:anonymous")

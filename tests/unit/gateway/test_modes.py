@@ -42,6 +42,7 @@ def said(decision: Decision) -> str:
     """What a decision counts as."""
     if isinstance(decision, Refuse):
         return decision.decision
+    assert isinstance(decision, Forward)
     return "would_refuse" if decision.over_limit else "forwarded"
 
 

@@ -1,0 +1,174 @@
+"""Feed: one cache with everything around it, and who waits for it.
+
+::
+
+    discovered -> reflector fills -> READY: readers are answered
+                                     reader must see the latest -> freshness -> proof -> level?
+                                       yes: answered at the proof's revision
+                                       no: waits until the cache is level (``Catch``)
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from apiguard.gateway.asking import FeedKey
+from apiguard.gateway.serving import Serving
+from apiguard.kube.objects import NO_FIELDS, Peeked, selectable_fields
+from apiguard.policy.relayconfig import RelayConfig, RelayedResource
+from apiguard.relay.bodies import BodyCache
+from apiguard.relay.digest import same_items
+from apiguard.relay.eventlog import LogBounds
+from apiguard.relay.fanout import Fanout
+from apiguard.relay.freshness import Freshness
+from apiguard.relay.reflector import Phase, Reflector
+from apiguard.relay.selection import Selection
+from apiguard.relay.snapshot import Snapshot, namespace_range
+from apiguard.relay.store import CacheSpec, WatchCache
+
+MOST_PROVEN = 64
+"""Snapshots kept under revisions that only a proof knows, for lists continued there."""
+
+CATCH_SECONDS = 3.0
+"""How long a proven read waits for the cache to be level: as upstream waits for its own."""
+
+CATCH_PAUSE = 0.05
+"""Seconds between two comparisons: each walks over what is selected."""
+
+
+@dataclass(slots=True)
+class Catch:
+    """Readers whose proof shows a state the cache has not reached."""
+
+    revision: int
+    selection: Selection
+    listed: Sequence[Peeked]
+    waiters: list[Serving]
+    deadline: float
+    again: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The cache was proven to show ``revision`` for a selection, as long as it does not change."""
+
+    revision: int
+    epoch: int
+    change: int
+
+
+@dataclass(slots=True)
+class FeedCounts:
+    """Each only grows."""
+
+    lists: int = 0
+    watches: int = 0
+    stale: int = 0
+    proofs: int = 0
+    digests: int = 0
+    mismatches: int = 0
+    bypasses: Counter[str] = field(default_factory=Counter)
+
+
+class Feed:
+    """One resource in one form. ``fresh_since``: a consistent list that began then is in the
+    cache. ``lost_at``: since when upstream is not heard, 0.0 while it is; ``used_at``: when
+    somebody last asked. ``rests_until``: not started again before; ``rests`` says why."""
+
+    def __init__(
+        self, key: FeedKey, settings: RelayedResource, relay: RelayConfig, *, now: float
+    ) -> None:
+        self.key = key
+        self.settings = settings
+        self.freshness: Freshness[Serving] = Freshness(relay.waiting)
+        self.counts = FeedCounts()
+        self.filling: dict[Serving, None] = {}
+        self.catching: list[Catch] = []
+        self.fresh_since = float("-inf")
+        self.lost_at = 0.0
+        self.used_at = now
+        self.digest_at = 0.0
+        self.rests = ""
+        self.rests_until = 0.0
+        self.cache: WatchCache | None = None
+        self.fanout: Fanout | None = None
+        self.reflector: Reflector | None = None
+        self._relay = relay
+        self._proven: dict[tuple[int, Selection], Snapshot] = {}
+
+    def open(self, *, namespaced: bool, bodies: BodyCache, rng: random.Random) -> Reflector:
+        """What the resource is has been found out: the cache can be filled."""
+        key, relay = self.key, self._relay
+        table = NO_FIELDS
+        if not key.form.metadata_only:
+            table = selectable_fields(key.group, key.resource)
+        log = LogBounds(float(relay.log_seconds), relay.log_bytes, relay.log_events)
+        spec = CacheSpec(
+            key.group,
+            key.version,
+            key.resource,
+            key.form.representation,
+            metadata_only=key.form.metadata_only,
+            namespaced=namespaced,
+            table=table.for_representation(key.form.representation),
+            cached_upstream=key.resource != "events",
+            ceiling=self.settings.memory_bytes,
+            log=log,
+        )
+        self.cache = WatchCache(spec)
+        self.fanout = Fanout(self.cache, bodies, rng)
+        self.reflector = Reflector(self.cache, self.fanout, rng)
+        return self.reflector
+
+    @property
+    def phase(self) -> Phase:
+        if self.rests:
+            return Phase.STOPPED
+        return Phase.PENDING if self.reflector is None else self.reflector.phase
+
+    @property
+    def ready(self) -> bool:
+        return self.cache is not None and self.cache.ready and not self.rests
+
+    @property
+    def watchers(self) -> int:
+        return 0 if self.fanout is None else len(self.fanout)
+
+    # -- proofs ------------------------------------------------------------------------------
+
+    def level(self, revision: int, selection: Selection, listed: Sequence[Peeked]) -> Level | None:
+        """Whether the cache shows what upstream had at ``revision``: it has come that far, or holds
+        the same objects in the same versions."""
+        cache = self.cache
+        if cache is None or not cache.ready:
+            return None
+        snapshot = cache.snapshot()
+        if cache.revision < revision:
+            items = snapshot.walk(*namespace_range(selection.namespace))
+            if not selection.unselective:
+                items = filter(selection.compile(cache.fields), items)
+            if not same_items(items, listed):
+                return None
+        return Level(revision, cache.epoch, snapshot.change)
+
+    def still(self, level: Level) -> bool:
+        cache = self.cache
+        if cache is None or not cache.ready or cache.epoch != level.epoch:
+            return False
+        return cache.revision >= level.revision or cache.snapshot().change == level.change
+
+    def prove(self, revision: int, selection: Selection, snapshot: Snapshot) -> None:
+        """Keeps what a proof has shown, for pages that follow at its revision."""
+        while len(self._proven) >= MOST_PROVEN:
+            del self._proven[next(iter(self._proven))]
+        self._proven[revision, selection] = snapshot
+
+    def proven(self, revision: int, selection: Selection) -> Snapshot | None:
+        return self._proven.get((revision, selection))
+
+    def forget(self) -> None:
+        """The cache was emptied or filled anew: what was proven of it is void."""
+        self._proven.clear()
