@@ -28,6 +28,7 @@ exactly is passed upstream with a reason, so most refusals are upstream's own wo
 ``watching``   the same for WATCH
 ``watcher``    Watcher: initial events, the log, live; bookmarks, deadline, stall
 ``fanout``     Fanout: watchers by selection, found by index; one frame per outcome
+``standouts``  Standouts: the largest objects and those changing most, found when asked for
 
 A cache holds one representation (JSON, protobuf, metadata-only of both) because the bytes are
 upstream's: nothing is decoded further than selectors need, nothing is encoded twice. Four promises

@@ -334,6 +334,14 @@ class BodyCache:
             content.drop()
         self.settle()
 
+    def by_owner(self) -> dict[object, int]:
+        """Bytes by whatever the keys, tuples, begin with."""
+        found: dict[object, int] = {}
+        for key, (_, content) in self._held.items():
+            owner = key[0] if isinstance(key, tuple) else key
+            found[owner] = found.get(owner, 0) + content.size
+        return found
+
     def settle(self) -> None:
         """Counts what was selected since the last call and drops what does not fit."""
         held = self._held

@@ -123,6 +123,11 @@ class Reflector:
         self._watched_at = 0.0
         self._heard = False  # the running watch brought something
 
+    @property
+    def relisting(self) -> bool:
+        """What is held is to be replaced: a list was or will be asked for."""
+        return self._relist or self._anew
+
     # --- what to do -----------------------------------------------------------------------------
 
     def start(self, now: float) -> Wish:
