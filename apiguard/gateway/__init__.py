@@ -7,7 +7,10 @@
 ``exchange``  Exchange: one forwarded request until its outcome; owns the rule that nothing is
               ever sent twice
 ``asking``    Wanted, Form: whether a request may be the relay's, and what it asks for
-``relaydesk`` RelayDesk: who asks, may they, is there a cache, is it fresh enough, list or watch
+``relaydesk`` RelayDesk: who asks, may they, is there a cache, is it fresh enough, list or watch;
+              by stretches: ``eligible``, ``clearance``, ``proving``, ``answering``
+``lobby``     Lobby: everybody at the desk, in whose turn they go on, and the ways out
+``driver``    what the desk wishes for from whoever has sockets
 ``feeds``     Feed: one cache with everything around it, and who waits for it
 ``serving``   Serving: the sibling of Exchange for what the relay answers; becomes one if it cannot
 ``replies``   the guard's own answers, serialised once

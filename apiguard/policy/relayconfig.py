@@ -10,6 +10,7 @@ from .fields import Section
 MAX_RESOURCES = 200
 MAX_BYTES = 1 << 36
 MAX_SECONDS = 86_400
+MAX_WAIT_SECONDS = 60
 MAX_REVIEWS_PER_SECOND = 10_000
 EVERY = "*"
 
@@ -79,6 +80,9 @@ class RelayConfig:
     waiting: int = 10_000
     """Requests waiting for a cache to fill or for proof that it is fresh; more are answered 429."""
 
+    wait_seconds: int = 10
+    """How long each of them waits for either; then it is answered 429 too."""
+
     authorization: RelayAuthorization = RelayAuthorization()
 
     def find(self, group: str, version: str, resource: str) -> RelayedResource | None:
@@ -107,6 +111,9 @@ def read_relay(section: Section) -> RelayConfig:
             "logEvents", least=0, most=1_000_000, default=defaults.log_events
         ),
         waiting=section.integer("waiting", least=1, most=1_000_000, default=defaults.waiting),
+        wait_seconds=section.integer(
+            "waitSeconds", least=1, most=MAX_WAIT_SECONDS, default=defaults.wait_seconds
+        ),
         authorization=_authorization(authorization) if authorization else RelayAuthorization(),
     )
     section.close()

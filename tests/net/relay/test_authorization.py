@@ -114,4 +114,4 @@ async def test_no_body_leaves_before_the_review(ruled: EmbeddedApiServer, relaye
     found = await relayed.through(target, token="alice-token")
     assert found.code == 200
     assert feed.counts.lists == served
-    await eventually(lambda: not relayed.desk._places, "nobody left at the desk")
+    await eventually(lambda: not relayed.desk._lobby.places, "nobody left at the desk")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-
-import pytest
+from contextlib import AsyncExitStack
 
 from apiguard.demo.apiserver import EmbeddedApiServer
 from apiguard.demo.faults import Fault
 from apiguard.demo.resources import PODS
-from apiguard.gateway import relaydesk
 from apiguard.policy.relayconfig import RelayedResource
 from tests.net.traffic.waiting import eventually
 
@@ -112,10 +110,11 @@ async def test_a_restored_storage_ends_everything_with_410(
 
 
 async def test_a_cache_that_was_never_filled_answers_nothing(
-    server: EmbeddedApiServer, relayed: Relayed, monkeypatch: pytest.MonkeyPatch
+    server: EmbeddedApiServer, stack: AsyncExitStack
 ) -> None:
     """Upstream that fails its lists: its own answer, never an empty list."""
-    monkeypatch.setattr(relaydesk, "WAIT_SECONDS", 1.0)
+    relayed = Relayed(server, wait_seconds=1)
+    stack.push_async_callback(relayed.close)
     server.faults.add(Fault(verbs=("list",), code=500))
     found = await relayed.through("/api/v1/pods?resourceVersion=0")
     assert found.code in (429, 500)
