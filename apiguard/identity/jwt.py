@@ -286,6 +286,18 @@ def _no_constant(name: str) -> object:
     raise _RejectedError("a number is not finite")
 
 
+def expiry_of(token: str) -> float:
+    """The Unix second ``token`` says it ends at, unproven: infinity for what is no JWT or says
+    nothing, minus infinity for what cannot be read as one."""
+    try:
+        expires = _seconds(_parse(token)[1], "exp")
+    except _ForeignError:
+        return math.inf
+    except _RejectedError:
+        return -math.inf
+    return math.inf if expires is None else expires
+
+
 def _check_times(claims: Claims, wall: float, *, legacy: bool) -> float:
     """The last Unix second of the token, without leeway. Only legacy tokens have none."""
     expires = _seconds(claims, "exp")

@@ -16,6 +16,7 @@ from hashlib import blake2b
 
 from apiguard.identity.budget import Budget
 from apiguard.identity.claims import BadClaimsError, checked_identity
+from apiguard.identity.jwt import expiry_of
 from apiguard.kube.identity import Identity
 from apiguard.memo import Memo
 
@@ -119,7 +120,7 @@ class Reviews:
 
     def lookup(self, token: str, now: float) -> Reviewed:
         """What is known of ``token``; wishes for a review if nothing is and one may be had."""
-        key = blake2b(token.encode("latin-1", "replace"), digest_size=16, key=self._secret).digest()
+        key = self._key(token)
         for answers in (self._good, self._bad):
             answer = answers.get(key)
             if answer is not None and now < answer.until:
@@ -136,6 +137,15 @@ class Reviews:
             self.wished()
         return Reviewed(None, now + ASKED_SECONDS, "the token is being reviewed")
 
+    def lately(self, token: str, now: float, wall: float, seconds: float) -> Identity | None:
+        """Whom upstream named for ``token`` at most ``seconds`` ago, for as long as it cannot be
+        asked again. Not where it has said no since, nor where the token names an end (``exp``,
+        Unix seconds as ``wall``) that has passed."""
+        known = self._good.get(self._key(token))
+        if known is None or known.identity is None or wall >= expiry_of(token):
+            return None
+        return known.identity if now < known.until - GOOD_SECONDS + seconds else None
+
     def next_wish(self) -> Review | None:
         """The oldest wish nobody has taken yet. Whoever takes it must report what became of it."""
         return self._queue.popleft() if self._queue else None
@@ -145,12 +155,12 @@ class Reviews:
         try:
             identity = read_answer(body)
         except BadClaimsError as reason:
-            self._close(review, None, now + BAD_SECONDS, str(reason))
+            self._refuse(review, str(reason), now)
         except ValueError:
             self.failed(review, now)
         else:
             if identity is None:
-                self._close(review, None, now + BAD_SECONDS, "the review found the token bad")
+                self._refuse(review, "the review found the token bad", now)
             else:
                 self._close(review, identity, now + GOOD_SECONDS, "")
 
@@ -158,10 +168,20 @@ class Reviews:
         """There was no answer: nothing is known of the token, and nothing is assumed."""
         self._close(review, None, now + FAILED_SECONDS, "the review got no answer")
 
+    def _refuse(self, review: Review, reason: str, now: float) -> None:
+        if self._good.get(review.key) is not None:
+            self._good.put(review.key, Reviewed(None, 0.0, reason))
+        self._close(review, None, now + BAD_SECONDS, reason)
+
     def _close(self, review: Review, identity: Identity | None, until: float, reason: str) -> None:
         self._open.discard(review.key)
         answers = self._bad if identity is None else self._good
         answers.put(review.key, Reviewed(identity, until, reason))
+
+    def _key(self, token: str) -> bytes:
+        return blake2b(
+            token.encode("latin-1", "replace"), digest_size=16, key=self._secret
+        ).digest()
 
 
 def read_answer(body: bytes) -> Identity | None:

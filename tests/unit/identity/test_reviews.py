@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
 
 from apiguard.identity.budget import Budget
-from apiguard.identity.reviews import OPEN_REVIEWS, Review, Reviews
+from apiguard.identity.reviews import GOOD_SECONDS, OPEN_REVIEWS, Review, Reviews
 from apiguard.kube.identity import Identity
 
 NOW = 50.0
+WALL = 1_700_000_000
 
 ALICE = Identity("alice", ("devs", "system:authenticated"), "u1", {"scopes": ("a", "b")})
 
@@ -140,6 +142,59 @@ def test_bad_answers_push_no_good_one_out() -> None:
         reviews.lookup(f"t{n}", NOW)
         reviews.answered(wish(reviews), answer(), NOW)
     assert reviews.lookup("good", NOW + 1).identity == ALICE
+
+
+def jwt(claims: str) -> str:
+    """Unsigned parts of a JWT; nobody here verifies."""
+    parts = (b'{"alg":"RS256"}', claims.encode(), b"signature")
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def confirmed(token: str = "t") -> Reviews:
+    reviews = reviews_of()
+    reviews.lookup(token, NOW)
+    reviews.answered(wish(reviews), GOOD, NOW)
+    return reviews
+
+
+def test_a_confirmation_outlives_its_time_only_for_who_asks_for_that() -> None:
+    reviews = confirmed()
+    later = NOW + GOOD_SECONDS + 1.0
+    assert reviews.lookup("t", later).identity is None
+    reviews.failed(wish(reviews), later)
+    assert reviews.lately("t", later, WALL, 900.0) == ALICE
+    assert reviews.lately("t", NOW + 899.0, WALL, 900.0) == ALICE
+    assert reviews.lately("t", NOW + 900.0, WALL, 900.0) is None
+    assert reviews.lately("another", later, WALL, 900.0) is None
+
+
+@pytest.mark.parametrize("body", [answer(), answer(authenticated=True, user={"username": ""})])
+def test_a_no_ends_a_confirmation_for_good(body: bytes) -> None:
+    """Also after reviews that get no answer any more."""
+    reviews = confirmed()
+    later = NOW + GOOD_SECONDS + 1.0
+    reviews.lookup("t", later)
+    reviews.answered(wish(reviews), body, later)
+    assert reviews.lately("t", later, WALL, 900.0) is None
+    later += 11.0
+    reviews.lookup("t", later)
+    reviews.failed(wish(reviews), later)
+    assert reviews.lately("t", later, WALL, 900.0) is None
+
+
+@pytest.mark.parametrize(
+    ("claims", "holds"),
+    [
+        (json.dumps({"exp": WALL + 1}), True),
+        (json.dumps({"exp": WALL}), False),
+        ('{"sub":"x"}', True),
+        ('{"exp":"soon"}', False),
+        ('{"exp":1800000000,"exp":1800000000}', False),
+    ],
+)
+def test_a_confirmation_never_outlives_the_token(claims: str, holds: bool) -> None:
+    token = jwt(claims)
+    assert (confirmed(token).lately(token, NOW + 1.0, WALL, 900.0) is not None) is holds
 
 
 def test_a_review_keeps_its_token_out_of_logs() -> None:
