@@ -340,7 +340,7 @@ class Gateway:
             negotiate(block.get(b"accept").decode("latin-1")),
             kind,
             refused,
-            _proof_of(proof, peer),
+            proof.proof,
         )
 
     def _spoken_for(self, block: HeaderBlock, proof: Authentication) -> tuple[bytes, str]:
@@ -394,16 +394,8 @@ def _still(client: Client, proof: Authentication) -> bool:
         proof.identity is caller.identity
         and proof.standing is caller.standing
         and proof.refused == client.refused
+        and proof.proof is client.proof
     )
-
-
-def _proof_of(proof: Authentication, peer: Peer) -> Proof:
-    """What stands behind a caller, before upstream is asked about its token."""
-    if proof.identity is None:
-        return Proof.NONE
-    if proof.standing is Standing.ANONYMOUS:
-        return Proof.ANONYMOUS
-    return Proof.CERTIFICATE if peer.certificate is not None else Proof.LOCAL
 
 
 def _framing(block: HeaderBlock) -> bytes:

@@ -17,6 +17,7 @@ from apiguard.errors import ConfigError, Problem
 from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.identity.credentials import bearer_token, websocket_token
 from apiguard.identity.jwt import LONGEST_TOKEN, JwtVerifier, Outcome
+from apiguard.identity.proof import Proof
 from apiguard.identity.reviews import Reviews
 from apiguard.kube.identity import (
     ANONYMOUS,
@@ -44,6 +45,7 @@ class Authentication:
     ``reason``   why a credential is unverified; quotes nothing of it
     ``bound``    the bound that kept it from being proven, as in ``telemetry.bounds``, or ""
     ``refused``  why the request must be answered 401, "" when it need not be: certificates only
+    ``proof``    what stands behind the identity: whether it may be answered from a cache
     """
 
     standing: Standing
@@ -53,9 +55,10 @@ class Authentication:
     reason: str = ""
     bound: str = ""
     refused: str = ""
+    proof: Proof = Proof.NONE
 
 
-_ANONYMOUS = Authentication(Standing.ANONYMOUS, ANONYMOUS)
+_ANONYMOUS = Authentication(Standing.ANONYMOUS, ANONYMOUS, proof=Proof.ANONYMOUS)
 _UNVERIFIED = Authentication(Standing.UNVERIFIED, None)
 
 
@@ -77,7 +80,7 @@ class Authenticator:
         authority: ClientAuthority | None = None,
     ) -> None:
         self._tokens = {
-            token: Authentication(Standing.VERIFIED, identity)
+            token: _verified(identity, math.inf, Proof.LOCAL)
             for token, identity in (tokens or {}).items()
         }
         self.verifier = verifier
@@ -128,7 +131,7 @@ class Authenticator:
             verdict = self.verifier.verify(token, now, wall)
             until = min(verdict.until, now + RECHECK_SECONDS)
             if verdict.outcome is Outcome.VERIFIED:
-                return Authentication(Standing.VERIFIED, verdict.identity, until)
+                return _verified(verdict.identity, until, Proof.LOCAL)
             claimed = verdict.claimed
             if verdict.outcome is not Outcome.FOREIGN or self.reviews is None:
                 bound = SIGNATURE_CHECKS if verdict.outcome is Outcome.POSTPONED else ""
@@ -139,7 +142,7 @@ class Authenticator:
         if reviewed.identity is None:
             bound = TOKEN_REVIEWS if reviewed.shed else ""
             return _unverified(reviewed.until, claimed, reviewed.reason, bound)
-        return Authentication(Standing.VERIFIED, reviewed.identity, reviewed.until)
+        return _verified(reviewed.identity, reviewed.until, Proof.CONFIRMED)
 
     def authenticate_certificate(
         self, certificate: ClientCertificate, now: float, wall: float
@@ -156,7 +159,11 @@ class Authenticator:
         if problem:
             return Authentication(Standing.UNVERIFIED, None, now, reason=problem, refused=problem)
         until = now + min(RECHECK_SECONDS, max(0.0, certificate.not_after - wall))
-        return Authentication(Standing.VERIFIED, certificate.identity, until)
+        return _verified(certificate.identity, until, Proof.CERTIFICATE)
+
+
+def _verified(identity: Identity | None, until: float, proof: Proof) -> Authentication:
+    return Authentication(Standing.VERIFIED, identity, until, proof=proof)
 
 
 def _unverified(

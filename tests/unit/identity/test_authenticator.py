@@ -17,6 +17,7 @@ from apiguard.identity.authenticator import (
 from apiguard.identity.budget import Budget
 from apiguard.identity.certificate import ClientAuthority
 from apiguard.identity.credentials import bearer_token, websocket_token
+from apiguard.identity.proof import Proof
 from apiguard.identity.reviews import Reviews
 from apiguard.kube.identity import ANONYMOUS, ClaimedIdentity, Identity, Standing
 from apiguard.telemetry.bounds import BOUNDS
@@ -264,3 +265,25 @@ def test_without_authorities_a_certificate_is_refused() -> None:
     certificate = recorded.certificate_of(recorded.lines_of("certificate")[0]["pem"])
     proof = Authenticator().authenticate_certificate(certificate, NOW, WALL)
     assert proof.refused == "client certificates are no longer accepted"
+
+
+def test_an_answer_names_what_proved_the_caller() -> None:
+    """What a cache asks for beyond the identity: upstream's word and a signature differ."""
+    reviews = reviews_of()
+    authenticator = Authenticator(
+        {"secret": ALICE}, verifier=issuing.verifier_of(), reviews=reviews
+    )
+
+    def proof(header: bytes) -> Proof:
+        return authenticator.authenticate(header, b"", NOW, WALL).proof
+
+    assert proof(b"") is Proof.ANONYMOUS
+    assert proof(b"Bearer secret") is Proof.LOCAL
+    assert proof(bearer(issuing.sign(issuing.bound_claims()))) is Proof.LOCAL
+    assert proof(bearer(issuing.sign(issuing.bound_claims(exp=WALL - 100)))) is Proof.NONE
+    assert proof(b"Bearer opaque") is Proof.NONE
+    review = reviews.next_wish()
+    assert review is not None
+    body = b'{"status": {"authenticated": true, "user": {"username": "carol"}}}'
+    reviews.answered(review, body, NOW)
+    assert proof(b"Bearer opaque") is Proof.CONFIRMED
