@@ -27,7 +27,7 @@ from apiguard.gateway.relaydesk import RelayDesk
 from apiguard.identity.authenticator import Authentication, Authenticator
 from apiguard.identity.proof import Proof
 from apiguard.kube.groups import BUILT_IN_GROUPS
-from apiguard.kube.identity import Caller, Standing, user_agent_family
+from apiguard.kube.identity import Caller, user_agent_family
 from apiguard.kube.requestinfo import RequestInfo, parse_request
 from apiguard.kube.status import Representation, negotiate
 from apiguard.limiter.flow import Flow, Mode
