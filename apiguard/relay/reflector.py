@@ -7,13 +7,15 @@
      ^                 |  watch ends: resume from the   |
      |                 |  last revision; 410: relist ---+
      |                 |  and tell the difference
+     |                 |-- contradicted --> DOUBTED -- list: filled anew --> READY
      +-- start ---- STOPPED <-- idle, gone, too large
 
 READY stays READY while upstream is away: what is held stays true for its revision, and how old it
 may be is for whoever serves it to judge (``WatchCache.refreshed_at``). A cache that was never
-filled is never asked. Whatever contradicts the past (lower revisions, an object that cannot have
-been missed) ends every stream with 410 and begins anew. Modelled on client-go's
-tools/cache/reflector.go; unlike it, a lost watch never leads to a list where resuming will do.
+filled is never asked, one in doubt neither. Whatever contradicts the past (lower revisions, a
+digest that differs, an object that cannot have been missed) ends every stream with 410 and begins
+anew. Modelled on client-go's tools/cache/reflector.go; unlike it, a lost watch never leads to a
+list where resuming will do.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Phase(enum.Enum):
 
     PENDING = "pending"  # nothing yet
     READY = "ready"
+    DOUBTED = "doubted"  # what is held may be wrong: nobody is to be answered from it
     STOPPED = "stopped"  # until somebody starts it
 
 
@@ -173,6 +176,8 @@ class Reflector:
                 if not self._anew:
                     return self._behind_us(now)
                 self._refill(envelope, items, now, spread=0.0)
+            elif self.phase is Phase.DOUBTED:
+                self._refill(envelope, items, now, SPREAD)
             elif cache.converge(
                 envelope, items, now, lambda event: fanout.deliver(event, now), fanout.bridge
             ):
@@ -215,8 +220,7 @@ class Reflector:
             try:
                 event = cache.apply(raw, now)
             except BackwardsError:
-                self._anew = True
-                return self._broken(now)
+                return self.contradicted(now)
             except (ContinuityError, ObjectError):
                 return self._broken(now)
             self._heard = True
@@ -252,7 +256,8 @@ class Reflector:
     def contradicted(self, now: float) -> Wish:
         """Upstream was seen at a lower revision, or a digest differs from what is held: whatever
         is open is to be dropped. The most recent state decides who is right."""
-        self._relist = self._anew = True
+        self.phase = Phase.DOUBTED
+        self._anew = True
         return self._broken(now)
 
     def _pause(self, at_least: float, now: float) -> Wish:
