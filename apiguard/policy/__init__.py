@@ -3,6 +3,7 @@
 ``document``   strict YAML: text -> nodes that know their lines
 ``fields``     reads declared fields out of nodes and collects every problem, not only the first
 ``schema``     shape of a ThrottlePolicy file
+``relayrule``  what a rule says of the relay
 ``config``     shape of a GuardConfig file
 ``patterns``   globs and regular expressions, and tables of them that answer with bit masks
 ``resources``  the same for ``pods``, ``pods/*``, ``deployments.apps``, ``*/status``

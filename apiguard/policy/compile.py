@@ -10,6 +10,7 @@ from apiguard.limiter.flow import Flow, LimitSpec
 
 from .cover import suspicions
 from .policy import Policy, Rule
+from .relayrule import USUAL
 from .schema import LimitDocument, RuleDocument, parse_policy
 
 
@@ -21,7 +22,15 @@ def compile_policy(text: str, name: str = "policy") -> Policy:
     document = parse_policy(text, name)
     digest = hashlib.sha256(text.encode()).hexdigest()
     rules = [Rule(_flow(rule), rule.match, rule.line) for rule in document.rules]
-    return Policy(rules, _flow(document.default), digest)
+    default = _flow(document.default)
+    flows = [*(rule.flow for rule in rules), default]
+    documents = [*document.rules, document.default]
+    relays = {
+        flow: written.relay
+        for flow, written in zip(flows, documents, strict=True)
+        if written.relay != USUAL
+    }
+    return Policy(rules, default, digest, relays)
 
 
 def warnings(policy: Policy) -> list[str]:

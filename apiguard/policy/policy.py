@@ -9,13 +9,14 @@ matched against globs of names, a new user-agent against 1,000 globs 5.8 µs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apiguard.limiter.flow import Flow, LimitSpec, Mode
 
 from .matcher import LONGEST_REMEMBERED, MEMO, Bits, CallerMatcher, Memo, RequestMatcher
+from .relayrule import USUAL, RelayRule
 from .schema import Match
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Policy:
 
     ``rules`` in the order of the file, ``default`` the flow of what no rule matches, ``digest``
     the SHA-256 of the file's text in hexadecimal: equal on every worker that read the same text.
-    ``above`` are the rules laid over the file's, first match first.
+    ``above`` are the rules laid over the file's, first match first; ``relays`` what flows of the
+    file say of the relay, where they say anything.
     """
 
     __slots__ = (
@@ -120,6 +122,7 @@ class Policy:
         "_flows",
         "_joint",
         "_lower",
+        "_relays",
         "_request_masks",
         "_upper",
         "above",
@@ -128,8 +131,15 @@ class Policy:
         "rules",
     )
 
-    def __init__(self, rules: Sequence[Rule], default: Flow, digest: str) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        default: Flow,
+        digest: str,
+        relays: Mapping[Flow, RelayRule] | None = None,
+    ) -> None:
         self._file: Policy | None = None  # none is this one: holding itself it would never be freed
+        self._relays = relays or {}
         self._set(None, Layer(rules), default, digest)
 
     def _set(self, upper: Layer | None, lower: Layer, default: Flow, digest: str) -> None:
@@ -226,6 +236,18 @@ class Policy:
             if len(caller.user_agent) <= LONGEST_REMEMBERED:
                 self._caller_masks.keep(caller, mask)
         return mask
+
+    def relaying(self, info: RequestInfo, caller: Caller) -> RelayRule:
+        """What the file says of the relay for this request. What an operator lays over it is about
+        limits, and changes nothing here."""
+        if not self._relays:
+            return USUAL
+        return self._relays.get(self.file.match(info, caller), USUAL)
+
+    @property
+    def relays(self) -> Mapping[Flow, RelayRule]:
+        """The flows of the file that say something of the relay."""
+        return self._relays
 
     def flows(self) -> Iterator[Flow]:
         """Every flow: what is laid over, then in the order of the file, the default last."""

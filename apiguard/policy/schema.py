@@ -19,6 +19,7 @@ from apiguard.limiter.flow import BucketSpec, Mode, Per
 from .document import parse
 from .fields import Findings, Section, Text, check_kind
 from .patterns import Kind, Pattern, parse_pattern
+from .relayrule import USUAL, RelayRule, read_relay_rule
 from .resources import ResourcePattern, parse_resource
 from .sources import Network, parse_network
 
@@ -136,6 +137,9 @@ class RuleDocument:
     percent: int = 100
     """Share of keys on which the rule refuses; below 100 its mode is PARTIAL."""
 
+    relay: RelayRule = USUAL
+    """Whether the relay may answer its lists and watches; exempt rules may say so too."""
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
@@ -190,7 +194,9 @@ def _rule(section: Section) -> RuleDocument:
         exempt=section.boolean("exempt") or False,
         limits=read_limits(section),
         percent=percent,
+        relay=read_relay_rule(section),
     )
+    _check_relay(section, rule.match)
     if rule.exempt and rule.match.impersonated_users is not None:
         reason = "impersonatedUsers can only limit: upstream has not yet judged the impersonation"
         section.complain("exempt", reason)
@@ -206,15 +212,25 @@ def _rule(section: Section) -> RuleDocument:
     return rule
 
 
+def _check_relay(section: Section, match: Match) -> None:
+    """Refuses what could be written and would mean nothing."""
+    for key in ("relay", "relaxedReads"):
+        if key in section and match.impersonated_users is not None:
+            reason = "says nothing here: requests that impersonate always go upstream"
+            section.complain(key, reason)
+        elif key in section and match.paths is not None:
+            section.complain(key, "says nothing here: the relay answers for resources only")
+
+
 def _default(section: Section) -> RuleDocument:
     mode, percent = _mode(section)
     limits = read_limits(section)
+    relay = read_relay_rule(section)
     if "limits" not in section:
         section.complain("limits", "is required")
     section.close()
-    return RuleDocument(
-        DEFAULT, section.mapping.line, Match(), mode, exempt=False, limits=limits, percent=percent
-    )
+    line = section.mapping.line
+    return RuleDocument(DEFAULT, line, Match(), mode, False, limits, percent, relay)
 
 
 # What a file may write; the rest of Mode follows from other fields.
