@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,16 +100,16 @@ def parse_list(query: Mapping[str, str], selection: Selection) -> ListQuery | Re
     """``query``: parameter -> first value, as Go reads it."""
     version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
     token = query.get("continue", "")
-    limit = parse_int64(query.get("limit") or "0")
-    if limit is None:
+    limit = parse_int64(query.get("limit", "0"))
+    if limit is None or parse_int64(query.get("timeoutSeconds", "0")) is None:
         return PassUpstream("limit")
     if (refusal := _forbidden(version, match, token, query)) is not None:
         return refusal
     if token:
         return _continued(token, selection, max(limit, 0))
     kind = version if version in (_UNSET, _ZERO) else _SOME
-    if kind is _SOME and not _is_revision(version):
-        return Refuse(_unparsable(version))
+    if kind is _SOME and not is_revision(version):
+        return no_revision(version, selection, bad_request, "invalid resource version: ")
     row = TABLE.get((match, kind, limit > 0))
     if row is None:
         return PassUpstream("parameters")
@@ -125,36 +125,52 @@ def parse_list(query: Mapping[str, str], selection: Selection) -> ListQuery | Re
 def _forbidden(
     version: str, match: str, token: str, query: Mapping[str, str]
 ) -> Refuse | PassUpstream | None:
+    """One mistake is answered here; several are for upstream, which words them together."""
     name = "resourceVersionMatch"
-    if match and token:
-        return _option(name, f"{name} is forbidden when continue is provided")
+    found: list[Refuse | PassUpstream] = []
     if match and not version:
-        return _option(name, f"{name} is forbidden unless resourceVersion is provided")
+        found.append(option(name, f"{name} is forbidden unless resourceVersion is provided"))
+    if match and token:
+        found.append(option(name, f"{name} is forbidden when continue is provided"))
+    if match not in ("", "Exact", "NotOlderThan"):
+        found.append(PassUpstream("parameters"))
     if match == "Exact" and version == "0":
-        return _option(name, f'{name} "exact" is forbidden for resourceVersion "0"')
+        found.append(option(name, f'{name} "exact" is forbidden for resourceVersion "0"'))
     if "sendInitialEvents" in query:
-        return _option("sendInitialEvents", "sendInitialEvents is forbidden for list")
+        found.append(option("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     if token and version not in ("", "0"):
-        sentence = "specifying resource version is not allowed when using continue"
-        return Refuse(bad_request(sentence))
-    return None
+        found.append(PassUpstream("token"))  # whether the token can be read is judged before
+    if len(found) > 1:
+        return PassUpstream("parameters")
+    return found[0] if found else None
 
 
-def _option(name: str, why: str) -> Refuse:
+def option(name: str, why: str) -> Refuse:
+    """422 for one parameter that may not stand where it does."""
     cause = StatusCause("FieldValueForbidden", f"Forbidden: {why}", name)
     return Refuse(invalid("ListOptions", "", (cause,), group="meta.k8s.io"))
 
 
-def _is_revision(text: str) -> bool:
+def is_revision(text: str) -> bool:
+    """Whether Go parses it as an unsigned integer of 64 bits."""
     return text.isascii() and text.isdigit() and int(text) < 1 << 64
 
 
-def _unparsable(text: str) -> Status:
+_LONGEST_WORD = 19
+"""Characters up to which a number is never out of range, whatever follows its digits."""
+
+
+def no_revision(
+    text: str, selection: Selection, worded: Callable[[str], Status], before: str = ""
+) -> Refuse | PassUpstream:
+    """What is answered to a resourceVersion that is none. Upstream looks at fields first, and at
+    the length of a number before it looks at its end; what it would quote otherwise passes."""
+    plain = text.isascii() and text.isprintable() and len(text) <= _LONGEST_WORD
+    if not plain or not selection.fields.empty:
+        return PassUpstream("parameters")
     quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return bad_request(
-        f"invalid resource version: resourceVersion: Invalid value: {quoted}: "
-        f"strconv.ParseUint: parsing {quoted}: invalid syntax"
-    )
+    why = f"strconv.ParseUint: parsing {quoted}: invalid syntax"
+    return Refuse(worded(f"{before}resourceVersion: Invalid value: {quoted}: {why}"))
 
 
 class _Token(msgspec.Struct, frozen=True):

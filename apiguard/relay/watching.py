@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apiguard.kube.selectors import parse_int64
-from apiguard.kube.status import Status, StatusCause, expired, invalid
+from apiguard.kube.status import Status, expired
 from apiguard.relay.eventlog import Unresumable
-from apiguard.relay.listing import PassUpstream, Refuse
+from apiguard.relay.listing import PassUpstream, Refuse, is_revision, no_revision, option
 from apiguard.relay.selection import Selection
 from apiguard.relay.snapshot import Snapshot
 from apiguard.relay.store import WatchCache
+
+_LONGEST = 1 << 31
+"""Seconds of timeoutSeconds from which on Go's durations may run over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +41,23 @@ def parse_watch(
 ) -> WatchQuery | Refuse | PassUpstream:
     """``query``: parameter -> first value, as Go reads it. Not for the ``/watch/`` prefix."""
     version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
-    timeout = parse_int64(query.get("timeoutSeconds") or "0")
-    if timeout is None or query.get("continue") or query.get("limit"):
+    timeout = parse_int64(query.get("timeoutSeconds", "0"))
+    if timeout is None or not 0 <= timeout < _LONGEST or "continue" in query or "limit" in query:
         return PassUpstream("parameters")
     explicit = "sendInitialEvents" in query
-    name = "resourceVersionMatch"
     if explicit and match != "NotOlderThan":
-        why = f"sendInitialEvents requires setting {name} to NotOlderThan"
-        return _option(name, why)
+        if match:
+            return PassUpstream("parameters")
+        why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        return option("resourceVersionMatch", why)
     if match and not explicit:
-        return _option(name, f"{name} is forbidden for watch unless sendInitialEvents is provided")
-    if version and not (version.isascii() and version.isdigit() and int(version) < 1 << 64):
-        return Refuse(_unparsable(version))
+        return PassUpstream("parameters")
+    if version and not is_revision(version):
+        return no_revision(version, selection, _unparsable)
     revision = int(version) if version else None
     initial = _flag(query, "sendInitialEvents") if explicit else not revision
     bookmarks = _flag(query, "allowWatchBookmarks")
-    return WatchQuery(selection, revision, initial, bookmarks, max(timeout, 0))
+    return WatchQuery(selection, revision, initial, bookmarks, timeout)
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:
@@ -61,16 +65,9 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
     return query.get(name, "0").lower() not in ("0", "false")
 
 
-def _option(name: str, why: str) -> Refuse:
-    cause = StatusCause("FieldValueForbidden", f"Forbidden: {why}", name)
-    return Refuse(invalid("ListOptions", "", (cause,), group="meta.k8s.io"))
-
-
-def _unparsable(text: str) -> Status:
+def _unparsable(sentence: str) -> Status:
     """A 500 without a reason: so says kube-apiserver of watches, though not of lists."""
-    quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    why = f"strconv.ParseUint: parsing {quoted}: invalid syntax"
-    return Status(500, "", f"resourceVersion: Invalid value: {quoted}: {why}")
+    return Status(500, "", sentence)
 
 
 # --- what is answered ---------------------------------------------------------------------------

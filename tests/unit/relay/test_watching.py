@@ -153,10 +153,21 @@ def test_recorded_refusals_are_ours_word_for_word(name: str, query: dict[str, st
     assert refusal.status.to_json() == body(name)
 
 
-def test_a_match_without_initial_events_is_refused() -> None:
-    refusal = parse_watch({"resourceVersionMatch": "NotOlderThan"}, selection())
-    assert isinstance(refusal, Refuse)
-    assert refusal.status.code == 422
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"resourceVersionMatch": "NotOlderThan"},
+        {"resourceVersionMatch": "Exact", "sendInitialEvents": "true"},
+        {"timeoutSeconds": ""},
+        {"timeoutSeconds": "-5"},
+        {"timeoutSeconds": "99999999999"},
+        {"limit": ""},
+        {"continue": ""},
+        {"resourceVersion": str(1 << 64)},
+    ],
+)
+def test_what_upstream_judges_in_another_order_goes_there(query: dict[str, str]) -> None:
+    assert parse_watch(query, selection()) == PassUpstream("parameters")
 
 
 def short_log() -> WatchCache:
