@@ -18,7 +18,7 @@ from apiguard.gateway.serving import Serving
 from apiguard.identity.accessreview import Unknown
 from apiguard.identity.authorizer import Authorizer
 from apiguard.kube.framing import error_frame
-from apiguard.kube.status import resource_version_too_large
+from apiguard.kube.status import Status, resource_version_too_large
 from apiguard.relay import listing, watching
 from apiguard.relay.bodies import BodyCache
 from apiguard.relay.listing import (
@@ -154,7 +154,7 @@ class Answering:
                 serve = ServeList(query, snapshot)
                 if query.limit:
                     feed.prove(level.revision, query.selection, snapshot)
-        feed.counts.lists += 1
+        feed.counts.readings[query.reading] += 1
         if reader.stale:
             feed.counts.stale += 1
         answer = listing.answer(serve, reader.cache, self._bodies)
@@ -181,7 +181,7 @@ class Answering:
             case PassUpstream():
                 self._lobby.bypass(serving, decision.reason, feed)
             case BeginExpired():
-                serving.answer_stream(error_frame(decision.status, serving.representation), now)
+                self._refuse_watch(serving, decision.status, now)
             case watching.BeginAt() if level is not None:
                 self._begin_at(reader, query, level)
             case _:
@@ -192,10 +192,15 @@ class Answering:
         revision = query.revision or 0
         if level.revision < revision:
             status = resource_version_too_large(revision, level.revision)
-            serving.answer_stream(error_frame(status, serving.representation), reader.now)
+            self._refuse_watch(serving, status, reader.now)
             return
         snapshot = cache.snapshot().at(level.revision)
         self._open_watch(reader, Begin(query, snapshot, cache.log.end, level.revision))
+
+    def _refuse_watch(self, serving: Serving, status: Status, now: float) -> None:
+        """A stream that only says why there is none."""
+        self._lobby.refusals[status.code] += 1
+        serving.answer_stream(error_frame(status, serving.representation), now)
 
     def _open_watch(self, reader: _Reader, begin: Begin) -> None:
         serving, place, feed, _, now, stale = reader

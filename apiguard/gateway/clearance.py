@@ -63,7 +63,7 @@ class Clearance:
                 caller, proof = self._confirm(caller, reviewed.identity), Proof.CONFIRMED
             elif reviewed is not None and not reviewed.shed:
                 if reviewed.until <= now + ASKED_SECONDS:  # under way
-                    self._lobby.wait(serving, place, now + TOKEN_SECONDS)
+                    self._lobby.wait(serving, place, now + TOKEN_SECONDS, "token")
                     return
                 proof = Proof.NONE if self._driver.reachable() else proof
         self._ask(serving, place, caller, proof, now)
@@ -92,6 +92,7 @@ class Clearance:
         verdict = self._authorizer.ask(question, now, lambda told: self._judged(serving, told))
         if isinstance(verdict, Waiting):
             place.waiting = verdict
+            self._lobby.waits["review"] += 1
         else:
             self._judged(serving, verdict)
 

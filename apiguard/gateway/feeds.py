@@ -24,6 +24,7 @@ from apiguard.relay.digest import same_items
 from apiguard.relay.eventlog import LogBounds
 from apiguard.relay.fanout import Fanout
 from apiguard.relay.freshness import Freshness
+from apiguard.relay.listing import Reading
 from apiguard.relay.reflector import Phase, Reflector
 from apiguard.relay.selection import Selection
 from apiguard.relay.snapshot import Snapshot, namespace_range
@@ -62,21 +63,26 @@ class Level:
 
 @dataclass(slots=True)
 class FeedCounts:
-    """Each only grows."""
+    """Each only grows. ``readings``: lists answered, by the state they had to show."""
 
-    lists: int = 0
     watches: int = 0
     stale: int = 0
     proofs: int = 0
     digests: int = 0
     mismatches: int = 0
+    readings: Counter[Reading] = field(default_factory=Counter)
     bypasses: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def lists(self) -> int:
+        return self.readings.total()
 
 
 class Feed:
     """One resource in one form. ``fresh_since``: a consistent list that began then is in the
     cache. ``lost_at``: since when upstream is not heard, 0.0 while it is; ``used_at``: when
-    somebody last asked. ``rests_until``: not started again before; ``rests`` says why."""
+    somebody last asked, ``proven_at``: when a proof last found the cache level. ``rests_until``:
+    not started again before; ``rests`` says why."""
 
     def __init__(
         self, key: FeedKey, settings: RelayedResource, relay: RelayConfig, *, now: float
@@ -91,6 +97,7 @@ class Feed:
         self.lost_at = 0.0
         self.used_at = now
         self.digest_at = 0.0
+        self.proven_at = 0.0
         self.rests = ""
         self.rests_until = 0.0
         self.cache: WatchCache | None = None

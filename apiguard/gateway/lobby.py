@@ -39,10 +39,13 @@ class Place:
 
 
 class Lobby:
-    """``bypasses``: reason -> requests that went upstream or, as "herd", were told 429."""
+    """``bypasses``: reason -> requests that went upstream; ``refusals``: status code -> requests
+    answered with it here; ``waits``: what for -> requests that had to wait."""
 
     def __init__(self, driver: Driver, rng: random.Random) -> None:
         self.bypasses: Counter[str] = Counter()
+        self.refusals: Counter[int] = Counter()
+        self.waits: Counter[str] = Counter()
         self.places: dict[Serving, Place] = {}
         self.waiting: dict[Serving, None] = {}  # those of places with a deadline
         self._driver = driver
@@ -60,7 +63,10 @@ class Lobby:
 
     # -- waiting and going on ------------------------------------------------------------------
 
-    def wait(self, serving: Serving, place: Place, deadline: float) -> None:
+    def wait(self, serving: Serving, place: Place, deadline: float, what: str) -> None:
+        """For ``what``, one word for a metric; somebody who waits already has another deadline."""
+        if serving not in self.waiting:
+            self.waits[what] += 1
         place.deadline = deadline
         self.waiting[serving] = None
 
@@ -120,6 +126,7 @@ class Lobby:
     def refuse(self, serving: Serving, status: Status, *, sniff: bool = False) -> None:
         """What upstream would say, where the client reads it in a form that can be written."""
         if reads_errors(serving.block.get(b"accept").decode("latin-1")):
+            self.refusals[status.code] += 1
             serving.refuse_with(status, sniff=sniff)
             self._driver.wake()
         else:
@@ -127,7 +134,7 @@ class Lobby:
 
     def turn_away(self, serving: Serving) -> None:
         """429: too many wait, or it waited too long."""
-        self.bypasses["herd"] += 1
+        self.refusals[429] += 1
         retry = self._rng.randint(1, LONGEST_RETRY)
         serving.refuse(replies.too_busy(_TOO_MANY, retry, serving.error_form))
         self._driver.wake()

@@ -36,7 +36,7 @@ class Proving:
             return
         place.proving = selection
         wait = self._wait_seconds
-        self._lobby.wait(serving, place, min(now, serving.received_at + wait) + wait)
+        self._lobby.wait(serving, place, min(now, serving.received_at + wait) + wait, "proof")
         self._fetch(feed, proofs)
 
     def _fetch(self, feed: Feed, proofs: Sequence[Proof]) -> None:
@@ -73,6 +73,7 @@ class Proving:
         level = feed.level(catch.revision, catch.selection, catch.listed)
         if level is None:
             return False
+        feed.proven_at = self._clock()
         for serving in catch.waiters:
             place = self._lobby.places.get(serving)
             if place is not None:

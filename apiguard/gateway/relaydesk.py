@@ -71,7 +71,7 @@ class RelayDesk:
         self._clock = clock
         self._rng = rng
         self._lobby = lobby = Lobby(driver, rng)
-        self.bypasses = lobby.bypasses
+        self.bypasses, self.refusals, self.waits = lobby.bypasses, lobby.refusals, lobby.waits
         self._eligible = Eligible(config, lobby.bypasses)
         asked = config.authorization
         self._clearance = Clearance(
@@ -105,6 +105,11 @@ class RelayDesk:
         """``forward``, or the same with the relay before it."""
         return self._eligible.consider(forward, line, block, proof)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a token, a cache or a proof."""
+        return len(self._lobby.waiting)
+
     def take(self, serving: Serving) -> None:
         """A request the relay may answer has arrived."""
         self._clearance.identify(serving, self._lobby.enter(serving), self._clock())
@@ -125,7 +130,7 @@ class RelayDesk:
             self._lobby.turn_away(serving)
             return
         feed.filling[serving] = None
-        self._lobby.wait(serving, place, now + self.config.wait_seconds)
+        self._lobby.wait(serving, place, now + self.config.wait_seconds, "cache")
         if feed.rests or feed.reflector is None:
             feed.rests = ""
             self._driver.start(feed)

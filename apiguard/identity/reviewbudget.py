@@ -44,6 +44,11 @@ class ReviewBudget:
             taken.popleft()
         return max(0, self._most - len(taken))
 
+    def spent(self, now: float) -> int:
+        """How many were taken within the window that ends now."""
+        self.left(now)
+        return len(self._taken)
+
     def take(self, now: float, *, spaced: bool = False) -> bool:
         """Spend one; False, with nothing spent, when there is none."""
         if self.pause(now, spaced=spaced) > 0.0:

@@ -13,7 +13,7 @@ Traffic, in a worker:
 ``downstream``  the transport of one client connection
 ``upstream``    transports towards API servers, opened as the pool asks
 ``relaying``    what the relay wishes for: lists, watches, proofs, reviews; turns of its readers
-``relayviews``  what operators see of it
+``relayviews``  what operators see of it, for a report or when they ask
 ``relayclient`` collections, read from API servers piece by piece
 ``tls``         contexts for both sides
 ``defects``     exceptions nobody expected: one request or connection pays, the log says why
@@ -27,7 +27,8 @@ Control, in the supervisor:
 ``servers``     upstream servers as probes and operators judge them
 ``rebalancing`` parts of budgets, moved to the workers that are asked
 ``observing``   what workers report of requests, put where operators look for it
-``control``     the messages between the two, typed and bounded
+``relaytotals`` what all relays counted, workers that are gone included
+``control``     the messages between the two, typed and bounded; ``relayreport`` is a part of them
 ``channel``     a socketpair that carries them
 ``tasks``       tasks nobody awaits, whose failure ends the guard
 ``mirror``      bucket levels, so that a successor goes on where its predecessor stopped

@@ -21,12 +21,13 @@ import msgspec
 from apiguard.limiter.shares import Share
 from apiguard.limiter.table import BucketView
 from apiguard.runtime.files import File
+from apiguard.runtime.relayreport import MAX_CACHES, CacheStandouts, RelayReport
 from apiguard.runtime.statestore import StoredOverride
 from apiguard.telemetry.activity import FOLDED_ROWS, ROWS, ActivityRow
 from apiguard.telemetry.counters import Delta
 from apiguard.telemetry.sample import ADMITTED_PER_INTERVAL, REFUSED_PER_INTERVAL, Sample
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 
 MAX_COMMAND: Final = 64 << 20
 """Bytes of one frame to a worker: a full bucket table with long keys fits ``Start``."""
@@ -71,44 +72,6 @@ class Traffic(msgspec.Struct, frozen=True, array_like=True):
     exchanges: Count = 0
     watches: Count = 0
     endpoints: Annotated[tuple[Endpoint, ...], msgspec.Meta(max_length=64)] = ()
-
-
-class RelayFeed(msgspec.Struct, frozen=True, array_like=True):
-    """One cache of a worker's relay. ``bytes`` are those of objects, ``log_bytes`` of history;
-    ``lag`` is for how many seconds upstream has not been heard, 0 while it is; the counts from
-    ``lists`` on only grow, ``bypasses`` are requests sent upstream, by why."""
-
-    group: Name
-    version: Name
-    resource: Name
-    form: Name
-    state: Name
-    revision: Count = 0
-    objects: Count = 0
-    bytes: Count = 0
-    log_bytes: Count = 0
-    lag: float = 0.0
-    watchers: Count = 0
-    lists: Count = 0
-    watches: Count = 0
-    stale: Count = 0
-    proofs: Count = 0
-    mismatches: Count = 0
-    bypasses: dict[Name, Count] = {}
-
-
-MAX_FEEDS: Final = 256
-
-
-class RelayState(msgspec.Struct, frozen=True, array_like=True):
-    """The relay of one worker: its caches, what it sent upstream before any cache was asked, and
-    the reviews it asked for."""
-
-    feeds: Annotated[tuple[RelayFeed, ...], msgspec.Meta(max_length=MAX_FEEDS)] = ()
-    bypasses: dict[Name, Count] = {}
-    built_bytes: Count = 0
-    reviews: Count = 0
-    reviews_failed: Count = 0
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -217,6 +180,15 @@ class Explain(msgspec.Struct, frozen=True, tag="explain"):
     question: Question
 
 
+class FindStandouts(msgspec.Struct, frozen=True, tag="find-standouts"):
+    """Asks for the objects that stand out in the relay's caches of one resource; answered by
+    ``Standouts``."""
+
+    id: int
+    group: Name
+    resource: Name
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting, finish within ``seconds``, then exit with code 0."""
 
@@ -254,6 +226,14 @@ class Explained(msgspec.Struct, frozen=True, tag="explained"):
     problem: Text = ""
 
 
+class Standouts(msgspec.Struct, frozen=True, tag="standouts"):
+    """Answer to ``FindStandouts``; ``problem`` is "" when all of it is there."""
+
+    id: int
+    caches: Annotated[tuple[CacheStandouts, ...], msgspec.Meta(max_length=MAX_CACHES)] = ()
+    problem: Text = ""
+
+
 class Report(msgspec.Struct, frozen=True, tag="report"):
     """Sent every 200 ms: the worker's sign of life and everything admin answers from.
 
@@ -271,7 +251,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     remembered: Count = 0
     activity: Annotated[tuple[ActivityRow, ...], msgspec.Meta(max_length=MAX_ROWS)] = ()
     samples: Annotated[tuple[Sample, ...], msgspec.Meta(max_length=MAX_SAMPLES)] = ()
-    relay: RelayState | None = None
+    relay: RelayReport | None = None
 
 
 class Line(msgspec.Struct, frozen=True, tag="line"):
@@ -292,9 +272,11 @@ Command = (
     | SetUpstreams
     | SetShares
     | Explain
+    | FindStandouts
     | Drain
 )
-Event = Ready | Failed | Done | Explained | Report | Line
+Event = Ready | Failed | Done | Explained | Standouts | Report | Line
+Answer = Done | Explained | Standouts
 
 _LENGTH = struct.Struct(">I")
 _encoder = msgspec.msgpack.Encoder()

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from apiguard.runtime.control import (
+    Answer,
     Command,
     Done,
     Drain,
@@ -33,12 +34,13 @@ from apiguard.runtime.control import (
     Line,
     Ready,
     Report,
+    Standouts,
     Start,
 )
 from apiguard.runtime.files import Files
 from apiguard.runtime.log import StreamLog
 from apiguard.runtime.mirror import Mirror
-from apiguard.runtime.process import Answer, WorkerProcess
+from apiguard.runtime.process import WorkerProcess
 
 ACKNOWLEDGE_SECONDS: Final = 1.0
 """By when a worker must have applied a change; later it is reported as not applied."""
@@ -259,7 +261,7 @@ class Fleet:
                 self._on_failed(event.reason)
             case Line():
                 self._log.write(event.level, event.message, {**event.fields, "worker": slot.index})
-            case Done() | Explained():
+            case Done() | Explained() | Standouts():
                 pass  # answers never arrive here: WorkerProcess takes them
 
     def _on_report(self, slot: Slot, report: Report) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from apiguard.limiter.table import BucketView
 from apiguard.runtime.control import Report, Traffic
+from apiguard.runtime.relayreport import RelayReport
 
 BucketKey = tuple[str, tuple[str, ...]]
 
@@ -28,6 +29,7 @@ class Mirror:
         "buckets",
         "cpu",
         "loop_lag",
+        "relay",
         "remembered",
         "reported_at",
         "resident",
@@ -51,6 +53,7 @@ class Mirror:
         self.resident = 0
         self.cpu = 0.0
         self.remembered = 0
+        self.relay: RelayReport | None = None
 
     def receive(self, report: Report, now: float) -> None:
         self.reported_at = now
@@ -59,6 +62,7 @@ class Mirror:
         self.resident = report.resident
         self.cpu = report.cpu
         self.remembered = report.remembered
+        self.relay = report.relay
         for view in report.buckets:
             address = (view.id, view.values)
             if self._shared:

@@ -22,9 +22,11 @@ from apiguard.runtime.control import (
     EndStreams,
     Explain,
     Explained,
+    FindStandouts,
     Question,
     SetEnforcement,
     SetOverrides,
+    Standouts,
 )
 from apiguard.runtime.fleet import ACKNOWLEDGE_SECONDS, NO_ANSWER, Acknowledgement, Fleet, Slot
 from apiguard.runtime.keeper import PolicyKeeper, Sound
@@ -63,6 +65,9 @@ EXPIRE_SECONDS: Final = 0.2
 
 CONFIRM_SECONDS: Final = 2.0
 """How often workers that did not confirm the overrides are told them again."""
+
+STANDOUTS_SECONDS: Final = 3.0
+"""By when workers must have looked through their caches, 100,000 objects in 0.1 s when idle."""
 
 DRAIN: Final = "upstream.drain"
 UNDRAIN: Final = "upstream.undrain"
@@ -348,6 +353,20 @@ class Operations:
                 if isinstance(answer, Explained):
                     return answer
         return None
+
+    async def standouts(self, group: str, resource: str) -> tuple[Standouts, ...]:
+        """The objects that stand out, as each serving worker that answers in time holds them."""
+
+        async def ask(slot: Slot) -> Standouts | None:
+            if slot.worker is None:
+                return None
+            answer = await slot.worker.ask(
+                lambda number: FindStandouts(number, group, resource), STANDOUTS_SECONDS
+            )
+            return answer if isinstance(answer, Standouts) else None
+
+        answers = await asyncio.gather(*(ask(slot) for slot in self._fleet.serving))
+        return tuple(answer for answer in answers if answer is not None)
 
     def top(self, by: str, over: str, sort: str, limit: int) -> Top:
         """See ``TopTalkers.top``. Raises ValueError, fit for the operator."""

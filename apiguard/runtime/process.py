@@ -14,19 +14,10 @@ from typing import Final
 
 import apiguard
 from apiguard.runtime.channel import Channel, attach
-from apiguard.runtime.control import (
-    MAX_REPORT,
-    Command,
-    Done,
-    Event,
-    Explained,
-    read_event,
-)
+from apiguard.runtime.control import MAX_REPORT, Answer, Command, Event, read_event
 
 WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "apiguard.runtime.worker")
 """``-P``: the directory the operator happens to stand in is no place to import from."""
-
-Answer = Done | Explained
 
 
 class WorkerProcess:
@@ -106,7 +97,7 @@ class WorkerProcess:
         return code
 
     def _receive(self, event: Event) -> None:
-        if not isinstance(event, Done | Explained):
+        if not isinstance(event, Answer):
             self._on_event(event)
             return
         future = self._waiting.get(event.id)

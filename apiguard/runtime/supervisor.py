@@ -31,6 +31,7 @@ from apiguard.runtime.operations import Operations
 from apiguard.runtime.probe import Prober
 from apiguard.runtime.process import WORKER_COMMAND
 from apiguard.runtime.rebalancing import Rebalancing
+from apiguard.runtime.relaytotals import RelayTotals
 from apiguard.runtime.rotation import Rotation, own_token
 from apiguard.runtime.servers import Servers
 from apiguard.runtime.sockets import open_listeners, raise_descriptor_limit
@@ -63,6 +64,7 @@ class Supervisor:
         self.log = log
         self.rotation = Rotation(config)
         self.totals = Totals()
+        self.relay = RelayTotals()
         self.started_at = time.time()
         self.draining = False
         self._started = time.monotonic()
@@ -257,6 +259,8 @@ class Supervisor:
 
     def on_report(self, slot: Slot, report: Report) -> None:
         self.totals.add(report.delta, time.monotonic())
+        if report.relay is not None:
+            self.relay.add(slot.mirror.relay, report.relay)
         self.operations.observing.receive(report)
         for sample in report.delta.samples:
             self.log.info(

@@ -47,6 +47,7 @@ from apiguard.runtime.control import (
     Explain,
     Explained,
     Failed,
+    FindStandouts,
     Line,
     Ready,
     Report,
@@ -55,6 +56,7 @@ from apiguard.runtime.control import (
     SetOverrides,
     SetShares,
     SetUpstreams,
+    Standouts,
     Start,
     Traffic,
     Upstream,
@@ -80,7 +82,8 @@ from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
 from apiguard.runtime.relayclient import RelayClient
 from apiguard.runtime.relaying import Relaying
-from apiguard.runtime.relayviews import relay_state
+from apiguard.runtime.relayreport import CacheStandouts, RelayReport
+from apiguard.runtime.relayviews import relay_report, standouts
 from apiguard.runtime.reload import compile_off_loop
 from apiguard.runtime.rotation import own_token
 from apiguard.runtime.settings import parse_settings
@@ -245,6 +248,7 @@ class Serving:
             self._client = ApiClient(own_context(files), own_token(files), name)
         if reviews is not None and self._client is not None:
             self._reviewer = Reviewer(reviews, self._client, self)
+        self._finding: set[asyncio.Task[None]] = set()
         self._relaying: Relaying | None = None
         if config.relay.resources and self._client is not None:
             self._relaying = self._relay(self._client, workers)
@@ -289,6 +293,8 @@ class Serving:
                 await self._carry_out(command)
         finally:
             self._traffic.close()
+            for task in self._finding:
+                task.cancel()
             if reviewing is not None:
                 reviewing.cancel()
             if self._relaying is not None:
@@ -324,6 +330,10 @@ class Serving:
                 self._channel.send(Done(command.id))
             case Explain():
                 self._explain(command)
+            case FindStandouts():
+                task = self._loop.create_task(self._find_standouts(command))
+                self._finding.add(task)  # a loop holds its tasks weakly
+                task.add_done_callback(self._finding.discard)
             case Start() | Drain():
                 self._log.error("command out of place", command=type(command).__name__)
 
@@ -399,6 +409,13 @@ class Serving:
             return
         self._channel.send(Explained(command.id, answer))
 
+    async def _find_standouts(self, command: FindStandouts) -> None:
+        """Beside other commands: large caches take many turns."""
+        found: tuple[CacheStandouts, ...] = ()
+        if self._relaying is not None:
+            found = await standouts(self._relaying.desk, command.group, command.resource)
+        self._channel.send(Standouts(command.id, found))
+
     def _done(self, number: int, *, digest: str = "", problem: str = "") -> None:
         self._channel.send(Done(number, digest, problem[:MAX_TEXT]))
 
@@ -426,9 +443,13 @@ class Serving:
                 remembered=limiter.size,
                 activity=activity,
                 samples=samples,
-                relay=None if self._relaying is None else relay_state(self._relaying.desk),
+                relay=self._relayed(),
             )
         )
+
+    def _relayed(self) -> RelayReport | None:
+        relaying = self._relaying
+        return None if relaying is None else relay_report(relaying.desk, time.monotonic())
 
 
 def _observers(config: ObservabilityConfig) -> Observers | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from apiguard.demo.faults import Fault
 from apiguard.demo.resources import PODS
 from apiguard.policy.relayconfig import RelayedResource
-from apiguard.runtime.relayviews import relay_state
+from apiguard.runtime.relayviews import relay_report
 from tests.net.traffic.client import Client
 from tests.net.traffic.waiting import eventually
 
@@ -67,10 +68,10 @@ async def test_many_watchers_hear_of_a_change_in_one_watch(start: StartRelay) ->
     assert len(set(frames)) == 1
     assert b"news" in frames[0]
     assert relayed.upstream_counts("pods") == {("list", "json"): 1, ("watch", "json"): 1}
-    state = relay_state(relayed.desk)
-    assert [(one.resource, one.form, one.state, one.watchers) for one in state.feeds] == [
-        ("pods", "json", "ready", 300)
-    ]
+    report = relay_report(relayed.desk, time.monotonic())
+    assert [
+        (one.name.resource, one.name.form, one.state, one.watchers) for one in report.caches
+    ] == [("pods", "json", "ready", 300)]
     for stream in streams:
         stream.close()
     feed = next(iter(relayed.desk.feeds.values()))

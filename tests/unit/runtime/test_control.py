@@ -22,6 +22,7 @@ from apiguard.runtime.control import (
     Explain,
     Explained,
     Failed,
+    FindStandouts,
     Frames,
     Line,
     Question,
@@ -32,6 +33,7 @@ from apiguard.runtime.control import (
     SetOverrides,
     SetShares,
     SetUpstreams,
+    Standouts,
     Start,
     Traffic,
     Upstream,
@@ -40,6 +42,15 @@ from apiguard.runtime.control import (
     read_event,
 )
 from apiguard.runtime.files import File
+from apiguard.runtime.relayreport import (
+    CacheName,
+    CacheReport,
+    CacheStandouts,
+    CacheState,
+    Kind,
+    RelayReport,
+    ReviewReport,
+)
 from apiguard.runtime.statestore import StoredOverride
 from apiguard.telemetry.activity import ActivityRow
 from apiguard.telemetry.counters import Counters, RefusalSample
@@ -49,6 +60,9 @@ VIEW = BucketView("rule/user", ("alice",), 1.5, 10.0, 1, 2, 3, 9.5, "alice")
 
 OVERRIDE = StoredOverride("a1b2c3d4", "{}", "INC-7", "alice", 1.5, 2.5, 1.0, None)
 ROW = ActivityRow("telemetry", "", "::1", "list", "pods", 1, 0, 10, 0.5, 1, 1)
+
+NAME = CacheName("apps", "v1", "deployments", "protobuf")
+CACHE = CacheReport(NAME, CacheState.STALE, "upstream", 7, 2, 100, counts={(Kind.LISTS, "any"): 1})
 
 
 def _delta() -> Counters:
@@ -71,6 +85,7 @@ COMMANDS: list[Command] = [
     SetUpstreams(4, (Upstream(False, 4, "failing checks: etcd", True),)),
     SetShares(4, (Share("rule/user", ("alice",), 0.25),)),
     Explain(5, Question("GET", "/api", groups=("a",))),
+    FindStandouts(6, "apps", "deployments"),
     Drain(1.5),
 ]
 EVENTS: list[Event] = [
@@ -83,7 +98,9 @@ EVENTS: list[Event] = [
         (VIEW,),
         Traffic(1, 2, 3, (Endpoint("https://a", "fit"),)),
         activity=(ROW,),
+        relay=RelayReport((CACHE,), 3, {(Kind.BYPASSES, "table"): 4}, ReviewReport(1, 25.0)),
     ),
+    Standouts(3, (CacheStandouts(NAME, 60.0, ((9_000, "a/x"),), ((12, "a/y"),)),)),
     Line("info", "message", {"a": 1, "b": None}),
 ]
 
