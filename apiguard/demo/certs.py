@@ -72,6 +72,11 @@ class Authority:
         """The authority's certificate, PEM."""
         return self.x509.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def pair(self) -> Pair:
+        """Certificate and key, for other tools to issue from."""
+        return Pair(self.certificate, _pem(self._key))
+
     def server(self, names: Sequence[str] = SERVER_NAMES, *, days: int | None = None) -> Pair:
         """A serving certificate for host names and addresses."""
         alternatives = [_alternative(name) for name in names]
@@ -108,12 +113,15 @@ class Authority:
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        private = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        return Pair(certificate.public_bytes(serialization.Encoding.PEM), private)
+        return Pair(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _builder(
