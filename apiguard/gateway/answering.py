@@ -80,7 +80,7 @@ class Answering:
         stale = b""
         if feed.lost_at and now - feed.lost_at >= LOST_SECONDS:
             age = int(now - max(cache.refreshed_at, 0.0))
-            if age > feed.settings.stale_seconds:
+            if age > feed.settings.stale_seconds and not _is_resume(serving):
                 self._lobby.bypass(serving, "stale", feed)
                 return
             stale = b'Warning: 299 - "apiguard: the API server is away, %d s old"\r\n' % age
@@ -113,7 +113,7 @@ class Answering:
         if isinstance(query, PassUpstream):
             self._lobby.bypass(serving, query.reason, feed)
             return
-        relaxed = self._fresh(reader) or feed.settings.relaxed_reads
+        relaxed = self._fresh(reader) or reader.place.relaxed
         decision = listing.decide_list(query, cache, relaxed=relaxed, upstream=not feed.lost_at)
         if query.reading is Reading.EXACT and not isinstance(decision, ServeList):
             kept = feed.proven(query.revision, query.selection)
@@ -172,7 +172,7 @@ class Answering:
         if isinstance(query, PassUpstream):
             self._lobby.bypass(serving, query.reason, feed)
             return
-        fresh = self._fresh(reader) or feed.settings.relaxed_reads
+        fresh = self._fresh(reader) or reader.place.relaxed
         decision = watching.decide_watch(query, cache, fresh=fresh)
         level = _level(reader)
         match decision:
@@ -229,6 +229,13 @@ class Answering:
                 self._driver.wake()
 
         return revoked
+
+
+def _is_resume(serving: Serving) -> bool:
+    """A watch from a revision shows nothing old: what comes after it is new whenever it comes."""
+    query = serving.serve.wanted.query
+    plain = query.get("resourceVersion", "0") not in ("", "0") and "sendInitialEvents" not in query
+    return serving.is_watch and plain
 
 
 def _level(reader: _Reader) -> Level | None:

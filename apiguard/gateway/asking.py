@@ -139,7 +139,10 @@ def read_accept(accept: str, *, watch: bool, custom: bool) -> Form | str:
     """
     if not accept:
         return Form(Representation.JSON, False)
-    for media, parameters in _clauses(accept):
+    clauses = _clauses(accept)
+    if clauses is None:
+        return "accept"
+    for media, parameters in clauses:
         if media == "application/json" or (media == "*/*" and not parameters):
             representation = Representation.JSON
         elif media == Representation.PROTOBUF.value:
@@ -165,23 +168,35 @@ def reads_errors(accept: str) -> bool:
     return not accept or any("as=" not in clause for clause in accept.split(","))
 
 
-def _clauses(accept: str) -> list[tuple[str, dict[str, str]]]:
-    """Media types with their parameters, the most wanted first."""
+_QUALITY = re.compile(r"0(\.[0-9]{1,3})?|1(\.0{1,3})?")
+_MOST_CLAUSES = 12
+"""Up to so many Go's sort keeps equal clauses in their order."""
+
+
+def _clauses(accept: str) -> list[tuple[str, dict[str, str]]] | None:
+    """Media types with their parameters, the most wanted first; None where the order is unclear.
+
+    Upstream puts wildcards behind everything else, but orders by quality too, and a comparison
+    that does both is no order: what comes first depends on the sort. Names are case-sensitive.
+    """
     found: list[tuple[float, int, str, dict[str, str]]] = []
+    qualities, wildcards = False, False
     for clause in accept.split(","):
         media, *rest = (part.strip() for part in clause.split(";"))
-        if not media:
-            continue
         parameters = dict(_parameter(part) for part in rest)
-        try:
-            quality = float(parameters.pop("q", "1"))
-        except ValueError:
-            quality = 1.0
-        found.append((-quality, media.count("*"), media.lower(), parameters))
+        repeated = len(parameters) < len(rest)
+        quality = parameters.pop("q", "1")
+        if not media or repeated or not _QUALITY.fullmatch(quality):
+            return None
+        qualities |= quality != "1"
+        wildcards |= "*" in media
+        found.append((-float(quality), media.count("*"), media, parameters))
+    if len(found) > _MOST_CLAUSES or (qualities and wildcards):
+        return None
     found.sort(key=lambda one: one[:2])
     return [(media, parameters) for _, _, media, parameters in found]
 
 
 def _parameter(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
-    return name.strip().lower(), value.strip().strip('"')
+    return name.strip(), value.strip()

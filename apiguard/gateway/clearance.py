@@ -31,7 +31,10 @@ TOKEN_SECONDS = 2.0
 
 
 class Clearance:
-    """``admit`` is called for whom a review allowed exactly what he asks."""
+    """``admit`` is called for whom a review allowed exactly what he asks.
+
+    Whom upstream has confirmed stays confirmed for ``lately_seconds`` while it cannot be asked.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,9 @@ class Clearance:
         authorizer: Authorizer,
         questions: Questions,
         reviews: Callable[[], Reviews | None],
+        lately_seconds: float,
         clock: Callable[[], float],
+        wall: Callable[[], float],
         admit: Callable[[Serving, Place], None],
     ) -> None:
         self._lobby = lobby
@@ -49,7 +54,9 @@ class Clearance:
         self._authorizer = authorizer
         self._questions = questions
         self._reviews = reviews
+        self._lately_seconds = lately_seconds
         self._clock = clock
+        self._wall = wall
         self._admit = admit
         self._confirmed: Memo[Caller, Caller] = Memo(1_024)
 
@@ -59,14 +66,19 @@ class Clearance:
         if reviews is not None and (proof is Proof.LOCAL or proof is Proof.NONE):
             token = bearer_token(serving.block.authorization)
             reviewed = reviews.lookup(token, now) if token else None
-            if reviewed is not None and reviewed.identity is not None:
-                caller, proof = self._confirm(caller, reviewed.identity), Proof.CONFIRMED
+            identity = reviewed.identity if reviewed is not None else None
+            if identity is None and token and not self._driver.reachable():
+                identity = reviews.lately(token, now, self._wall(), self._lately_seconds)
+            if identity is not None:
+                caller, proof = self._confirm(caller, identity), Proof.CONFIRMED
             elif reviewed is not None and not reviewed.shed:
                 if reviewed.until <= now + ASKED_SECONDS:  # under way
                     self._lobby.wait(serving, place, now + TOKEN_SECONDS, "token")
                     return
-                proof = Proof.NONE if self._driver.reachable() else proof
-        self._ask(serving, place, caller, proof, now)
+                if reviewed.bad or self._driver.reachable():
+                    proof = Proof.NONE
+        place.caller = caller
+        self._ask(serving, place, proof, now)
 
     def identify_again(self, serving: Serving, place: Place, now: float) -> None:
         """Its token is being reviewed: perhaps the answer has come."""
@@ -78,11 +90,9 @@ class Clearance:
         if place.question is None and serving in self._lobby.waiting:
             place.deadline = deadline
 
-    def _ask(
-        self, serving: Serving, place: Place, caller: Caller, proof: Proof, now: float
-    ) -> None:
+    def _ask(self, serving: Serving, place: Place, proof: Proof, now: float) -> None:
         question = self._questions.of(
-            caller, proof, serving.info, reachable=self._driver.reachable()
+            place.caller, proof, serving.info, reachable=self._driver.reachable()
         )
         if isinstance(question, Unknown):
             self._lobby.bypass(serving, question.why)

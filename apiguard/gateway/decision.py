@@ -11,6 +11,7 @@ from apiguard.identity.proof import Proof
 from apiguard.kube.identity import Caller
 from apiguard.kube.requestinfo import RequestInfo
 from apiguard.limiter.flow import Flow
+from apiguard.policy.policy import Policy
 from apiguard.upstream.endpoint import Lane
 from apiguard.upstream.kind import Kind
 from apiguard.wire.messages import Reply
@@ -107,15 +108,19 @@ class Refuse:
 
 class Serve:
     """The relay may answer ``wanted`` in ``form``; ``forward`` is how the request goes upstream if
-    it cannot. ``proof`` is what stands behind the caller."""
+    it cannot. ``proof`` is what stands behind the caller; ``policy`` is the one the request was
+    decided under, to be asked again when its token has told who it is."""
 
-    __slots__ = ("form", "forward", "proof", "wanted")
+    __slots__ = ("form", "forward", "policy", "proof", "wanted")
 
-    def __init__(self, forward: Forward, wanted: Wanted, form: Form, proof: Proof) -> None:
+    def __init__(
+        self, forward: Forward, wanted: Wanted, form: Form, proof: Proof, policy: Policy
+    ) -> None:
         self.forward = forward
         self.wanted = wanted
         self.form = form
         self.proof = proof
+        self.policy = policy
 
 
 Decision = Forward | Refuse | Serve

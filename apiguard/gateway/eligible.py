@@ -1,16 +1,19 @@
-"""Eligible: which requests may be the relay's at all, told from line and headers alone."""
+"""Eligible: which requests may be the relay's at all, by line, headers and policy."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from apiguard.gateway.asking import Wanted, read_accept, read_line, unservable
+from apiguard.gateway.asking import Form, Wanted, read_accept, read_line, unservable
 from apiguard.gateway.decision import Decision, Forward, Serve
 from apiguard.identity.proof import Proof
 from apiguard.kube.groups import BUILT_IN_GROUPS
+from apiguard.kube.identity import Caller
 from apiguard.kube.requestinfo import RequestInfo
 from apiguard.memo import Memo
+from apiguard.policy.policy import Policy
 from apiguard.policy.relayconfig import RelayConfig, RelayedResource
+from apiguard.policy.relayrule import RelayRule, RelayUse
 from apiguard.wire.messages import HeaderBlock, RequestLine
 
 LINES_REMEMBERED = 4_096
@@ -26,7 +29,12 @@ class Eligible:
         self._lines: Memo[RequestLine, Wanted | str] = Memo(LINES_REMEMBERED)
 
     def consider(
-        self, forward: Forward, line: RequestLine, block: HeaderBlock, proof: Proof
+        self,
+        forward: Forward,
+        line: RequestLine,
+        block: HeaderBlock,
+        proof: Proof,
+        policy: Policy,
     ) -> Decision:
         """``forward``, or the same with the relay before it."""
         info = forward.info
@@ -42,11 +50,10 @@ class Eligible:
             return forward
         why = "impersonation" if forward.caller.impersonated is not None else unservable(block)
         if not why:
-            accept = block.get(b"accept").decode("latin-1")
-            custom = info.api_group not in BUILT_IN_GROUPS
-            form = read_accept(accept, watch=wanted.watch, custom=custom)
+            rule = policy.relaying(info, forward.caller)
+            form = _form_of(wanted, block) if rule.use is RelayUse.USE else "rule"
             if not isinstance(form, str):
-                return Serve(forward, wanted, form, proof)
+                return Serve(forward, wanted, form, proof, policy)
             why = form
         self._bypasses[why] += 1
         return forward
@@ -59,3 +66,24 @@ class Eligible:
             found = self._config.find(*key) or False
             self._settings.put(key, found)
         return found if isinstance(found, RelayedResource) else None
+
+
+def allows_relaxed(rule: RelayRule, settings: RelayedResource) -> bool:
+    """The rule knows the clients, so its word goes before the resource's."""
+    return settings.relaxed_reads if rule.relaxed_reads is None else rule.relaxed_reads
+
+
+def _form_of(wanted: Wanted, block: HeaderBlock) -> Form | str:
+    accept = block.get(b"accept").decode("latin-1")
+    return read_accept(accept, watch=wanted.watch, custom=wanted.group not in BUILT_IN_GROUPS)
+
+
+def explain_relay(config: RelayConfig, policy: Policy, info: RequestInfo, caller: Caller) -> str:
+    """What the relay would do with such a request, for ``explain``: its headers are not known."""
+    settings = config.find(info.api_group, info.api_version, info.resource)
+    if settings is None or info.verb not in ("list", "watch") or info.subresource:
+        return "none"
+    rule = policy.relaying(info, caller)
+    if caller.impersonated is not None or rule.use is RelayUse.BYPASS:
+        return "bypass"
+    return "relaxed" if allows_relaxed(rule, settings) else "consistent"

@@ -95,6 +95,7 @@ class Feed:
         self.catching: list[Catch] = []
         self.fresh_since = float("-inf")
         self.lost_at = 0.0
+        self.unreached = False  # nobody answered at all, since lost_at
         self.used_at = now
         self.digest_at = 0.0
         self.proven_at = 0.0
@@ -138,7 +139,7 @@ class Feed:
 
     @property
     def ready(self) -> bool:
-        return self.cache is not None and self.cache.ready and not self.rests
+        return self.cache is not None and self.cache.ready and self.phase is Phase.READY
 
     @property
     def watchers(self) -> int:

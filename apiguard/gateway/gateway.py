@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from apiguard.errors import WireError
 from apiguard.gateway import replies
 from apiguard.gateway.decision import Decision, Forward, Peer, Refuse
+from apiguard.gateway.eligible import explain_relay
 from apiguard.gateway.observers import Observers
 from apiguard.gateway.relaydesk import RelayDesk
 from apiguard.identity.authenticator import Authentication, Authenticator
@@ -115,6 +116,7 @@ class Explanation:
 
     ``peek`` is None for exempt flows; ``enforced`` whether what it finds over the limit is refused
     here: by the flow's mode, on this very key of a rule in rollout, under the guard's enforcement.
+    ``relay`` is what the relay would do: none, bypass, consistent or relaxed.
     """
 
     info: RequestInfo
@@ -122,6 +124,7 @@ class Explanation:
     flow: Flow
     peek: Peek | None
     enforced: bool
+    relay: str
 
     @property
     def refused(self) -> bool:
@@ -159,6 +162,7 @@ class Gateway:
         self.set_enforcement(enforcement)
         self.first_byte_seconds = float(config.bounds.upstream.first_byte_seconds)
         self._body_bytes = config.bounds.request.body_bytes
+        self._relay_config = config.relay
         self._random = random
         self._wall = wall
         self._front_proxy = front_proxy
@@ -232,7 +236,7 @@ class Gateway:
         forward = Forward(info, caller, flow, lane, fields, upgrade, over, client.kind)
         if self.relay is None:
             return forward
-        return self.relay.consider(forward, line, block, client.proof)
+        return self.relay.consider(forward, line, block, client.proof, self.policy)
 
     def _shed(
         self, shed: Shed, flow: Flow, info: RequestInfo, client: Client, line: RequestLine
@@ -365,10 +369,11 @@ class Gateway:
         """What would become of this request now. Raises WireError for one that is refused."""
         info = parse_request(method, target)
         flow = self.policy.match(info, caller)
+        relay = explain_relay(self._relay_config, self.policy, info, caller)
         if flow.exempt:
-            return Explanation(info, caller, flow, None, enforced=False)
+            return Explanation(info, caller, flow, None, False, relay)
         peek, enforced = self._judge.peek(flow, info, caller, now)
-        return Explanation(info, caller, flow, peek, enforced)
+        return Explanation(info, caller, flow, peek, enforced, relay)
 
 
 def caller_of(

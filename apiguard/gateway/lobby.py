@@ -13,6 +13,7 @@ from apiguard.gateway.feeds import Feed, Level
 from apiguard.gateway.serving import Serving
 from apiguard.identity.attributes import Question
 from apiguard.identity.cases import Waiting, Watched
+from apiguard.kube.identity import Caller
 from apiguard.kube.status import Status
 from apiguard.relay.selection import Selection
 
@@ -25,9 +26,22 @@ _TOO_MANY = "too many requests wait for the relay to be ready, please try again 
 class Place:
     """What the desk keeps for one serving until it leaves."""
 
-    __slots__ = ("deadline", "feed", "level", "proving", "question", "resume", "waiting", "watched")
+    __slots__ = (
+        "caller",
+        "deadline",
+        "feed",
+        "level",
+        "proving",
+        "question",
+        "relaxed",
+        "resume",
+        "waiting",
+        "watched",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller  # as its token has told, once that is confirmed
+        self.relaxed = False  # may be answered from what is held where it names no revision
         self.deadline = 0.0  # 0: waits for nothing, or for somebody who has a deadline
         self.feed: Feed | None = None
         self.question: Question | None = None
@@ -53,7 +67,7 @@ class Lobby:
         self._ready: deque[Serving] = deque()
 
     def enter(self, serving: Serving) -> Place:
-        place = self.places[serving] = Place()
+        place = self.places[serving] = Place(serving.forward.caller)
         return place
 
     def leave(self, serving: Serving) -> Place | None:

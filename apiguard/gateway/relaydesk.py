@@ -23,7 +23,7 @@ from apiguard.gateway.asking import FeedKey
 from apiguard.gateway.clearance import Clearance
 from apiguard.gateway.decision import Decision, Forward
 from apiguard.gateway.driver import Driver
-from apiguard.gateway.eligible import Eligible
+from apiguard.gateway.eligible import Eligible, allows_relaxed
 from apiguard.gateway.feeds import Feed
 from apiguard.gateway.lobby import Lobby, Place
 from apiguard.gateway.proving import Proving
@@ -33,10 +33,13 @@ from apiguard.identity.authorizer import Authorizer
 from apiguard.identity.proof import Proof, Trust
 from apiguard.identity.reviews import Reviews
 from apiguard.kube.objects import Peeked
+from apiguard.policy.policy import Policy
 from apiguard.policy.relayconfig import RelayConfig
+from apiguard.policy.relayrule import RelayUse
 from apiguard.relay.bodies import BodyCache
 from apiguard.relay.digest import same
 from apiguard.relay.freshness import Proof as FreshnessProof
+from apiguard.relay.reflector import Phase
 from apiguard.wire.messages import HeaderBlock, RequestLine
 
 REST_SECONDS = {"gone": 60.0, "ceiling": 600.0, "forbidden": 30.0, "unknown": 60.0}
@@ -60,8 +63,10 @@ class RelayDesk:
         authorizer: Authorizer,
         reviews: Callable[[], Reviews | None],
         clock: Callable[[], float],
+        wall: Callable[[], float],
         rng: random.Random,
     ) -> None:
+        """``clock`` is monotonic, ``wall`` tells Unix seconds."""
         self.config = config
         self.authorizer = authorizer
         self.bodies = BodyCache(config.bodies_bytes)
@@ -83,7 +88,9 @@ class RelayDesk:
                 ignore_extra=asked.ignore_extra,
             ),
             reviews=reviews,
+            lately_seconds=float(asked.stale_allow_seconds),
             clock=clock,
+            wall=wall,
             admit=self._admit,
         )
         self._proving = Proving(lobby, driver, clock, float(config.wait_seconds))
@@ -100,10 +107,15 @@ class RelayDesk:
     # -- a request -----------------------------------------------------------------------------
 
     def consider(
-        self, forward: Forward, line: RequestLine, block: HeaderBlock, proof: Proof
+        self,
+        forward: Forward,
+        line: RequestLine,
+        block: HeaderBlock,
+        proof: Proof,
+        policy: Policy,
     ) -> Decision:
         """``forward``, or the same with the relay before it."""
-        return self._eligible.consider(forward, line, block, proof)
+        return self._eligible.consider(forward, line, block, proof, policy)
 
     @property
     def waiting(self) -> int:
@@ -117,10 +129,18 @@ class RelayDesk:
     def _admit(self, serving: Serving, place: Place) -> None:
         """Its reader may read: now there must be something to read."""
         now = self._clock()
+        rule = serving.serve.policy.relaying(serving.info, place.caller)
+        if rule.use is RelayUse.BYPASS:
+            self._lobby.bypass(serving, "rule")
+            return
         feed = self._feed_of(serving, now)
+        place.relaxed = allows_relaxed(rule, feed.settings)
         feed.used_at = now
         if feed.rests and now < feed.rests_until:
             self._lobby.bypass(serving, feed.rests, feed)
+            return
+        if feed.phase is Phase.DOUBTED:
+            self._lobby.bypass(serving, "doubted", feed)
             return
         place.feed = feed
         if feed.ready:
@@ -185,6 +205,8 @@ class RelayDesk:
 
     def rested(self, feed: Feed, reason: str, now: float) -> None:
         """The feed stopped by itself: whoever waits for it goes upstream."""
+        feed.lost_at = 0.0
+        feed.unreached = False
         feed.rests = reason
         feed.rests_until = now + REST_SECONDS.get(reason, 0.0)
         feed.forget()
@@ -238,13 +260,15 @@ class RelayDesk:
             self._tick_feed(feed, now)
 
     def _tick_feed(self, feed: Feed, now: float) -> None:
-        if feed.fanout is None or feed.rests:
+        if feed.fanout is None:
             return
-        feed.fanout.tick(now)
+        feed.fanout.tick(now)  # at rest too: streams are ended one after the other
+        if feed.rests:
+            return
         self.advanced(feed, now)
         if feed.watchers:
             feed.used_at = now
-        elif now - feed.used_at >= feed.settings.idle_seconds and not feed.filling:
+        elif self._is_idle(feed, now):
             self._driver.stop(feed)
             assert feed.reflector is not None
             feed.reflector.stop("idle", now)
@@ -254,3 +278,9 @@ class RelayDesk:
             if feed.digest_at and feed.cache is not None:
                 self._driver.check(feed, feed.cache.revision)
             feed.digest_at = now + DIGEST_SECONDS * self._rng.uniform(0.8, 1.2)
+
+    def _is_idle(self, feed: Feed, now: float) -> bool:
+        """Not while upstream is away and the cache is all there is to read."""
+        if feed.filling or now - feed.used_at < feed.settings.idle_seconds:
+            return False
+        return not feed.lost_at or now - feed.lost_at > feed.settings.stale_seconds

@@ -61,13 +61,15 @@ class Review:
 class Reviewed:
     """What is known of a token until ``until`` (monotonic seconds); no identity: unverified.
 
-    ``shed`` when nobody was asked because too many reviews are wanted.
+    ``shed`` when nobody was asked because too many reviews are wanted; ``bad`` when upstream said
+    no, as opposed to nothing.
     """
 
     identity: Identity | None
     until: float
     reason: str = ""
     shed: bool = False
+    bad: bool = False
 
 
 class Reviews:
@@ -165,18 +167,28 @@ class Reviews:
                 self._close(review, identity, now + GOOD_SECONDS, "")
 
     def failed(self, review: Review, now: float) -> None:
-        """There was no answer: nothing is known of the token, and nothing is assumed."""
-        self._close(review, None, now + FAILED_SECONDS, "the review got no answer")
+        """There was no answer: nothing new is known of the token, and nothing is assumed."""
+        known = self._bad.get(review.key)
+        bad = known is not None and known.bad
+        self._close(review, None, now + FAILED_SECONDS, "the review got no answer", bad=bad)
 
     def _refuse(self, review: Review, reason: str, now: float) -> None:
         if self._good.get(review.key) is not None:
             self._good.put(review.key, Reviewed(None, 0.0, reason))
-        self._close(review, None, now + BAD_SECONDS, reason)
+        self._close(review, None, now + BAD_SECONDS, reason, bad=True)
 
-    def _close(self, review: Review, identity: Identity | None, until: float, reason: str) -> None:
+    def _close(
+        self,
+        review: Review,
+        identity: Identity | None,
+        until: float,
+        reason: str,
+        *,
+        bad: bool = False,
+    ) -> None:
         self._open.discard(review.key)
         answers = self._bad if identity is None else self._good
-        answers.put(review.key, Reviewed(identity, until, reason))
+        answers.put(review.key, Reviewed(identity, until, reason, bad=bad))
 
     def _key(self, token: str) -> bytes:
         return blake2b(

@@ -74,6 +74,7 @@ def _answer(explanation: Explanation, gateway: Gateway) -> dict[str, object]:
         "request": _request(explanation),
         "caller": _caller(explanation),
         "limits": _limits(explanation),
+        "relay": explanation.relay,
         **_refusal(explanation),
     }
 

@@ -58,6 +58,13 @@ EVENTS_PER_STEP: Final = 16
 
 CONCURRENT_REVIEWS: Final = 16
 CONCURRENT_PROOFS: Final = 16
+UNREACHED: Final = (0, 502, 503)
+"""Answers that say that no API server was reached: none at all, and a load balancer's. Any other
+failure is one server's word on one resource, while reviews may well be answered."""
+
+UNREACHED_SECONDS: Final = 1.0
+"""How long that must last: a connection that breaks is no outage."""
+
 LONGEST_REVIEW: Final = 1 << 20
 LONGEST_DISCOVERY: Final = 4 << 20
 STEP_BYTES: Final = 64 << 10
@@ -115,6 +122,7 @@ class Relaying:
             authorizer=self.authorizer,
             reviews=reviews,
             clock=time.monotonic,
+            wall=time.time,
             rng=rng,
         )
         self._loop = asyncio.get_running_loop()
@@ -211,7 +219,8 @@ class Relaying:
 
     def reachable(self) -> bool:
         """As probes and the relay's own watches know it."""
-        if any(feed.lost_at for feed in self.desk.feeds.values()):
+        since = time.monotonic() - UNREACHED_SECONDS
+        if any(feed.unreached and feed.lost_at <= since for feed in self.desk.feeds.values()):
             return False
         return bool(self._servers.fit())
 
@@ -335,6 +344,7 @@ class Relaying:
         if wish.revision is None and cache.ready and cache.revision >= envelope.resource_version:
             feed.fresh_since = begun
         feed.lost_at = 0.0
+        feed.unreached = False
         return answer
 
     def _lost(self, feed: Feed, reflector: Reflector, failure: Failure) -> Wish:
@@ -342,12 +352,14 @@ class Relaying:
         now = time.monotonic()
         if not feed.lost_at and failure.code not in (404, 410):
             feed.lost_at = now
+        feed.unreached = failure.code in UNREACHED
         if failure.code in (401, 403) and not feed.ready:
             return reflector.stop("forbidden", now)
         return reflector.failed(failure, now)
 
     def _heard(self, feed: Feed) -> None:
         """Upstream answers again, perhaps from another storage."""
+        feed.unreached = False
         if feed.lost_at:
             feed.lost_at = 0.0
             self._task(self._compare_revisions(feed))

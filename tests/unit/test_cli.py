@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 import apiguard
-from apiguard.cli import main
+from tests.commands import invoke as run
 
 POLICY = """\
 apiVersion: apiguard.io/v1alpha1
@@ -43,10 +42,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "guard.yaml").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(main, arguments, input=stdin)
 
 
 def test_check_sums_up_sound_files(folder: Path) -> None:
@@ -182,3 +177,32 @@ def test_help_is_there_for_every_command(command: tuple[str, ...]) -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert run("--version").stdout.strip().endswith(apiguard.__version__)
+
+
+RELAYED = """\
+upstream: {servers: ["https://127.0.0.1:1"], credentials: {tokenFile: t}}
+relay: {resources: [{version: v1, resource: pods}]}
+"""
+
+
+def test_check_and_explain_say_what_the_relay_would_do(folder: Path) -> None:
+    servers = 'upstream: {servers: ["https://127.0.0.1:1"]}\n'
+    (folder / "guard.yaml").write_text(CONFIG.replace(servers, RELAYED))
+    said = "- {name: past, match: {users: [eve]}, exempt: true, relay: bypass}\n"
+    said += "  - {name: quick, match: {users: [bob]}, exempt: true, relaxedReads: true}\n  "
+    (folder / "policy.yaml").write_text(POLICY.replace("- name:", said + "- name:", 1))
+    checked = run("check", "guard.yaml", "policy.yaml").stdout
+    assert "1 workers, 1 relayed resources" in checked
+    assert "4 rules, 1 past the relay, 1 with relaxed reads" in checked
+
+    def relay(target: str, *caller: str) -> str:
+        result = run("explain", "GET", target, "--config", "guard.yaml", "-ojson", *caller)
+        return str(json.loads(result.stdout)["relay"])
+
+    assert relay("/api/v1/pods", "--user", "eve") == "bypass"
+    assert relay("/api/v1/pods", "--user", "bob") == "relaxed"
+    assert relay("/api/v1/pods?watch=1", "--user", "carol") == "consistent"
+    assert relay("/api/v1/namespaces/a/pods/b", "--user", "carol") == "none"
+    assert relay("/api/v1/secrets", "--user", "carol") == "none"
+    text = run("explain", "GET", "/api/v1/pods", "--config", "guard.yaml", "--user", "eve").stdout
+    assert "relay     bypassed" in text
