@@ -243,10 +243,14 @@ def _watch_problems(match: str, token: str, *, explicit: bool) -> list[_Problem]
     return found
 
 
-def encode_token(revision: int, last_key: str, scope: str) -> str:
-    """The continue token after ``last_key``; ``scope`` is the namespace listed, "" for all."""
+def encode_token(revision: int, last_key: str, scope: str, *, cached: bool = True) -> str:
+    """The continue token after ``last_key``; ``scope`` is the namespace listed, "" for all.
+
+    ``cached``: a watch cache writes it, whose keys begin with a slash.
+    """
     relative = last_key[len(scope) + 1 :] if scope else last_key
-    document = encode({"v": TOKEN_VERSION, "rv": revision, "start": f"/{relative}\0"})
+    start = f"/{relative}\0" if cached else f"{relative}\0"
+    document = encode({"v": TOKEN_VERSION, "rv": revision, "start": start})
     return base64.urlsafe_b64encode(document).rstrip(b"=").decode()
 
 

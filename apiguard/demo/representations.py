@@ -89,6 +89,8 @@ def write_list(
             "metadata": metadata,
         }
     )
+    if not items:  # a slice nobody appended to
+        return head[:-1] + b',"items":null}\n'
     rows = [object_bytes(item, representation) for item in items]
     return b"".join((head[:-1], b',"items":[', b",".join(rows), b"]}\n"))
 

@@ -111,14 +111,15 @@ class Verbs:
             items = collection.items_at(revision)
         except CompactedError:
             raise self._expired(wanted) from None
-        scope = target.namespace if resource.namespaced else ""
+        scope = _scope(resource, target, wanted)
         found = select(items, scope, wanted.selectors)
         if wanted.start:
             start = f"{scope}/{wanted.start}" if scope else wanted.start
             found = [item for item in found if item.key >= start]
         if not wanted.limit or len(found) <= wanted.limit:
             return _Page(found, "", None)
-        token = options.encode_token(revision, found[wanted.limit - 1].key, scope)
+        last = found[wanted.limit - 1].key
+        token = options.encode_token(revision, last, scope, cached=resource.cached)
         remaining = len(found) - wanted.limit if wanted.selectors.empty else None
         return _Page(found[: wanted.limit], token, remaining)
 
@@ -300,6 +301,13 @@ class _Page:
     items: list[Item] | tuple[Item, ...]
     token: str
     remaining: int | None
+
+
+def _scope(resource: Resource, target: Target, wanted: ListOptions) -> str:
+    """The namespace listed, "" for all: a field selector may name the only one there is to read."""
+    if not resource.namespaced:
+        return ""
+    return target.namespace or wanted.selectors.fields.exact("metadata.namespace") or ""
 
 
 def select(

@@ -19,7 +19,7 @@ from itertools import accumulate, islice
 
 import msgspec
 
-from apiguard.kube.framing import EventType, ItemForm
+from apiguard.kube.framing import PARTIAL, EventType, ItemForm
 from apiguard.kube.protobuf import MAGIC, bytes_field, integer_field, string_field, varint
 from apiguard.kube.status import Representation
 from apiguard.relay.item import Item
@@ -198,13 +198,16 @@ def source_of(
 class ListAnswer:
     """A whole LIST body for one reader; ``read`` until it returns None."""
 
-    __slots__ = ("_at", "_content", "_form", "_offset", "_prefix", "_revision")
+    __slots__ = ("_at", "_content", "_form", "_lead", "_offset", "_prefix", "_revision")
 
-    def __init__(self, content: Content, form: ItemForm, revision: int, prefix: str) -> None:
+    def __init__(
+        self, content: Content, form: ItemForm, revision: int, prefix: str, lead: str = "/"
+    ) -> None:
         self._content = content
         self._form = form
         self._revision = revision
         self._prefix = prefix  # of keys in the scope listed: "ns/", or ""
+        self._lead = lead  # what tokens begin with: a slash where a watch cache writes them
         self._at = -1  # the head, then pieces, then the tail
         self._offset = 0
 
@@ -242,7 +245,14 @@ class ListAnswer:
 
     def _token(self) -> str:
         last = self._content.last_key
-        return continue_token(self._revision, last.removeprefix(self._prefix)) if last else ""
+        if not last:
+            return ""
+        return continue_token(self._revision, last.removeprefix(self._prefix), self._lead)
+
+    @property
+    def _nothing(self) -> bool:
+        """Whether the items are ``null``: of a metadata-only list, which is built by appending."""
+        return self._form.kind == PARTIAL and not self._content.size
 
     def _head(self) -> bytes:
         form = self._form
@@ -256,7 +266,12 @@ class ListAnswer:
             metadata += b',"continue":"%s"' % token.encode()
             if self._content.remaining is not None:
                 metadata += b',"remainingItemCount":%d' % self._content.remaining
-        return b'{"kind":"%s","apiVersion":"%s","metadata":{%s},"items":[' % (*names, metadata)
+        items = b"null" if self._nothing else b"["
+        return b'{"kind":"%s","apiVersion":"%s","metadata":{%s},"items":%s' % (
+            *names,
+            metadata,
+            items,
+        )
 
     def _protobuf_head(self) -> bytes:
         form, content = self._form, self._content
@@ -274,7 +289,7 @@ class ListAnswer:
         if form.representation is Representation.PROTOBUF:
             return string_field(3, "") + string_field(4, "")
         if not form.sorted_keys:
-            return b"]}\n"
+            return b"}\n" if self._nothing else b"]}\n"
         metadata = b'"continue":"%s"' % self._token().encode()
         if self._content.remaining is not None:
             metadata += b',"remainingItemCount":%d' % self._content.remaining
@@ -282,10 +297,11 @@ class ListAnswer:
         return b'],"kind":"%s","metadata":{%s}}\n' % (form.list_kind.encode(), metadata)
 
 
-def continue_token(revision: int, last: str) -> str:
+def continue_token(revision: int, last: str, lead: str = "/") -> str:
     """The token for what follows key ``last`` (relative to the scope), as kube-apiserver's cache
-    writes it. Source: k8s.io/apiserver/pkg/storage/continue.go."""
-    start = msgspec.json.encode(f"/{last}\0")
+    writes it; etcd's tokens lack the slash of ``lead``. Source:
+    k8s.io/apiserver/pkg/storage/continue.go."""
+    start = msgspec.json.encode(f"{lead}{last}\0")
     for plain, escaped in ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026")):
         start = start.replace(plain, escaped)
     document = b'{"v":"meta.k8s.io/v1","rv":%d,"start":%s}' % (revision, start)

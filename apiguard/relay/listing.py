@@ -105,7 +105,11 @@ def parse_list(query: Mapping[str, str], selection: Selection) -> ListQuery | Re
         return PassUpstream("limit")
     if (refusal := _forbidden(version, match, token, query)) is not None:
         return refusal
+    if (token or limit > 0) and _narrowed(selection):
+        return PassUpstream("scope")
     if token:
+        if selection.name is not None:
+            return PassUpstream("token")  # upstream reads one key, wherever the token points
         return _continued(token, selection, max(limit, 0))
     kind = version if version in (_UNSET, _ZERO) else _SOME
     if kind is _SOME and not is_revision(version):
@@ -120,6 +124,13 @@ def parse_list(query: Mapping[str, str], selection: Selection) -> ListQuery | Re
         max(limit, 0) if row.paged else 0,
         unpaged_at_zero=row.reading is Reading.ANY and limit > 0,
     )
+
+
+def _narrowed(selection: Selection) -> bool:
+    """Whether upstream lists less than the path says, namely the one namespace that a field
+    selector names; its tokens are relative to that."""
+    elsewhere = selection.fields.exact("metadata.namespace")
+    return elsewhere is not None and elsewhere != selection.namespace
 
 
 def _forbidden(
@@ -278,7 +289,8 @@ def answer(serve: ServeList, cache: WatchCache, bodies: BodyCache) -> ListAnswer
         stamp = cache.epoch, snapshot.change
         content = bodies.get(key, stamp, lambda: items_content(cache.form, _ranged(serve, cache)))
     prefix = f"{selection.namespace}/" if selection.namespace else ""
-    return ListAnswer(content, cache.form, snapshot.revision, prefix)
+    lead = "/" if cache.spec.cached_upstream else ""
+    return ListAnswer(content, cache.form, snapshot.revision, prefix, lead)
 
 
 def indexed(selection: Selection, snapshot: Snapshot, cache: WatchCache) -> Source | None:

@@ -111,3 +111,20 @@ def test_a_field_selector_survives_being_written(text: str) -> None:
     assert [(r.field, r.value) for r in again.requirements] == [
         (r.field, r.value) for r in selector.requirements
     ]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "APPLICATION/JSON",
+        "*/*;q=0.9,application/vnd.kubernetes.protobuf;q=0.1",
+        "application/json;q=nan,application/vnd.kubernetes.protobuf;q=0.01",
+        "application/json;q=1_0",
+        "application/json;q=0.5;q=0.9,application/vnd.kubernetes.protobuf;q=0.7",
+        "application/json;As=PartialObjectMetadataList;G=meta.k8s.io;V=v1",
+        'application/json;as="PartialObjectMetadataList";g="meta.k8s.io";v="v1"',
+        ",".join(["application/json"] * 13),
+    ],
+)
+def test_an_order_of_preference_that_is_unclear_is_upstreams(accept: str) -> None:
+    assert read_accept(accept, watch=False, custom=False) == "accept"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import itertools
 import json
 
@@ -36,6 +37,7 @@ from .building import (
     bookmark,
     event,
     filled,
+    listed,
     pod,
     selection,
     spec,
@@ -343,6 +345,9 @@ def test_reads_without_revision_are_relaxed_only_where_allowed() -> None:
         ({"resourceVersionMatch": "Exact", "continue": "x"}, "parameters"),
         ({"resourceVersionMatch": "Exact", "sendInitialEvents": "1"}, "parameters"),
         ({"resourceVersionMatch": "Nonsense"}, "parameters"),
+        ({"limit": "1", "fieldSelector": "metadata.namespace=a"}, "scope"),
+        ({"continue": continue_token(12, "x"), "fieldSelector": "metadata.namespace=a"}, "scope"),
+        ({"continue": continue_token(12, "x"), "fieldSelector": "metadata.name=x"}, "token"),
         ({"resourceVersion": "3", "resourceVersionMatch": "Exact"}, "history"),
     ],
 )
@@ -407,6 +412,24 @@ def test_pages_add_up_to_the_list_as_it_was_at_the_first(
     else:
         expected_counts = [len(expected) - limit * n for n in range(1, len(counts))]
         assert counts == [*expected_counts, None]
+
+
+def test_an_empty_list_of_metadata_has_no_items_at_all() -> None:
+    """In JSON: upstream builds it by appending to nothing."""
+    empty = (
+        b'{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1",'
+        b'"metadata":{"resourceVersion":"7"},"items":null}\n'
+    )
+    assert served(filled(empty, spec(metadata_only=True)), {"resourceVersion": "0"}) == empty
+
+
+def test_tokens_of_what_no_watch_cache_holds_begin_without_a_slash() -> None:
+    events = dataclasses.replace(spec(), cached_upstream=False)
+    cache = filled(listed([pod("a/x", 1), pod("a/y", 1)], 1), events)
+    page = json.loads(served(cache, {"limit": "1"}, "a"))
+    assert page["metadata"]["continue"] == continue_token(1, "x", "")
+    following = served(cache, {"limit": "1", "continue": page["metadata"]["continue"]}, "a")
+    assert [item["metadata"]["name"] for item in json.loads(following)["items"]] == ["y"]
 
 
 def test_an_expired_token_is_410_only_while_nobody_else_can_tell() -> None:
