@@ -8,50 +8,66 @@ to find the rest: the guard's own commands in ``apiguard.commands``, the operato
 
 from __future__ import annotations
 
-import click
+import os
+import sys
+from collections.abc import Sequence
 
 import apiguard
-from apiguard.ctl.grouping import LazyCommands, Listed
-from apiguard.ctl.options import before_commands
+from apiguard.ctl.errors import CtlError, UsageError
+from apiguard.ctl.options import add_connection
+from apiguard.ctl.output import complain
+from apiguard.ctl.parsing import Command, elsewhere
 
 _READS = "apiguard.ctl.commands.reads"
 _OVERRIDES = "apiguard.ctl.commands.overrides"
 
 SECTIONS = {
     "Who is doing this": {
-        "top": Listed("apiguard.ctl.commands.top:top", "Show who asks for most; ban from there."),
-        "flows": Listed(f"{_READS}:flows", "Show what each rule let through and refused."),
-        "audit": Listed(f"{_READS}:audit", "Show who did what and why, or sampled requests."),
+        "top": elsewhere(
+            "apiguard.ctl.commands.top:top", "Show who asks for most; ban from there."
+        ),
+        "flows": elsewhere(f"{_READS}:flows", "Show what each rule let through and refused."),
+        "audit": elsewhere(f"{_READS}:audit", "Show who did what and why, or sampled requests."),
     },
     "Contain it": {
-        "ban": Listed(f"{_OVERRIDES}:ban", "Refuse every matching request, for a while."),
-        "limit": Listed(f"{_OVERRIDES}:limit", "Hold matching requests to a rate, for a while."),
-        "scale": Listed(f"{_OVERRIDES}:scale", "Multiply the rates of a rule, for a while."),
-        "exempt": Listed(f"{_OVERRIDES}:exempt", "Lift every limit from an identity, for a while."),
-        "overrides": Listed(f"{_OVERRIDES}:overrides", "List, extend and delete all of these."),
-        "enforcement": Listed(f"{_READS}:enforcement", "Enforce limits, only count, or neither."),
+        "ban": elsewhere(f"{_OVERRIDES}:ban", "Refuse every matching request, for a while."),
+        "limit": elsewhere(f"{_OVERRIDES}:limit", "Hold matching requests to a rate, for a while."),
+        "scale": elsewhere(f"{_OVERRIDES}:scale", "Multiply the rates of a rule, for a while."),
+        "exempt": elsewhere(
+            f"{_OVERRIDES}:exempt", "Lift every limit from an identity, for a while."
+        ),
+        "overrides": elsewhere(f"{_OVERRIDES}:overrides", "List, extend and delete all of these."),
+        "enforcement": elsewhere(
+            f"{_READS}:enforcement", "Enforce limits, only count, or neither."
+        ),
     },
     "Policy and guard": {
-        "policy": Listed("apiguard.ctl.commands.policy:policy", "Get, diff, apply and roll back."),
-        "status": Listed(f"{_READS}:status", "Show whether the guard serves and what is wrong."),
-        "upstreams": Listed(f"{_READS}:upstreams", "Show the API servers, or drain one."),
-        "whoami": Listed(f"{_READS}:whoami", "Show how the guard knows you."),
+        "policy": elsewhere(
+            "apiguard.ctl.commands.policy:policy", "Get, diff, apply and roll back."
+        ),
+        "status": elsewhere(f"{_READS}:status", "Show whether the guard serves and what is wrong."),
+        "upstreams": elsewhere(f"{_READS}:upstreams", "Show the API servers, or drain one."),
+        "whoami": elsewhere(f"{_READS}:whoami", "Show how the guard knows you."),
     },
     "Run it": {
-        "serve": Listed("apiguard.commands.serve:serve", "Run the guard."),
-        "check": Listed("apiguard.commands.check:check", "Validate configuration and policies."),
-        "explain": Listed("apiguard.commands.explain:explain", "Show what a request would meet."),
-        "demo": Listed("apiguard.commands.demo:demo", "Run all of it before a synthetic cluster."),
+        "serve": elsewhere("apiguard.commands.serve:serve", "Run the guard."),
+        "check": elsewhere("apiguard.commands.check:check", "Validate configuration and policies."),
+        "explain": elsewhere(
+            "apiguard.commands.explain:explain", "Show what a request would meet."
+        ),
+        "demo": elsewhere(
+            "apiguard.commands.demo:demo", "Run all of it before a synthetic cluster."
+        ),
     },
     "This command line": {
-        "config": Listed("apiguard.ctl.commands.config:config", "Name the guards to work with."),
-        "completion": Listed(
+        "config": elsewhere("apiguard.ctl.commands.config:config", "Name the guards to work with."),
+        "completion": elsewhere(
             "apiguard.ctl.commands.completion:completion", "Print a completion script."
         ),
     },
 }
 
-EPILOG = """\b
+EPILOG = """\
 Exit codes:
   0  success
   1  refused, failed, or something is wrong with a file; stderr says what
@@ -59,29 +75,64 @@ Exit codes:
 
 Commands that ask a running guard take --context, --server, --token-file, --ca-file, --cert, --key
 and --request-timeout, before or after the command. $APIGUARD_CONTEXT, $APIGUARD_SERVER and
-$APIGUARD_TOKEN_FILE stand for them, $APIGUARD_CONFIG for the file of contexts.
-"""
+$APIGUARD_TOKEN_FILE stand for them, $APIGUARD_CONFIG for the file of contexts."""
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
-@click.group(
-    cls=LazyCommands,
-    sections=SECTIONS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=EPILOG,
-)
-@click.version_option(apiguard.__version__, prog_name="apiguard")
-@before_commands
-def main() -> None:
+def everything(command: Command) -> None:
     """A rate-limiting reverse proxy in front of kube-apiserver.
 
-    \b
-    Try it without a cluster:      apiguard demo
-    Check files before using them: apiguard check config/guard.yaml config/policy.yaml
-    Ask what a request would meet: apiguard explain GET /api/v1/pods --policy config/policy.yaml
-    Run it:                        apiguard serve --config config/guard.yaml
-    See who is flooding it:        apiguard top
-    Stop them for half an hour:    apiguard ban --user-agent 'agent/*' --for 30m --reason INC-7
+    Begin with:
+      Try it without a cluster:      apiguard demo
+      Check files before using them: apiguard check config/guard.yaml config/policy.yaml
+      Ask what a request would meet: apiguard explain GET /api/v1/pods --policy config/policy.yaml
+      Run it:                        apiguard serve --config config/guard.yaml
+      See who is flooding it:        apiguard top
+      Stop them for half an hour:    apiguard ban --user-agent 'agent/*' --for 30m --reason INC-7
     """
+    command.add_argument(
+        "--version",
+        action="version",
+        version=f"apiguard, version {apiguard.__version__}",
+        help="Show the version and exit.",
+    )
+    add_connection(command, hidden=True)
+    command.holds(SECTIONS, epilog=EPILOG)
+
+
+def run(words: Sequence[str]) -> int:
+    """The exit code of what a command line asks for; SystemExit where a command has its own."""
+    root = Command(lambda: everything, prog="apiguard")
+    if "_ARGCOMPLETE" in os.environ:
+        from apiguard.ctl.completing import complete
+
+        complete(root, os.environ)
+    try:
+        root.prepare(words)
+        given = root.parse_args(words)
+        given.command.run(given)
+    except UsageError as error:
+        return _failed(error, 2)
+    except CtlError as error:
+        return _failed(error, 1)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read along has enough; the interpreter's own last flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _failed(error: Exception, code: int) -> int:
+    complain(f"Error: {' '.join(str(error).split())}")
+    return code
+
+
+def main() -> None:
+    """What ``apiguard`` runs."""
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

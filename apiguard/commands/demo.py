@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import click
+import sys
 
+from apiguard.ctl.parsing import Command
 from apiguard.demo.demo import run
 
 
-@click.command()
-@click.pass_context
-def demo(context: click.Context) -> None:
+def demo(command: Command) -> None:
     """Run the guard before an embedded API server with a synthetic cluster.
 
     Prints addresses and the admin token, writes .demo/kubeconfig and says what to try next.
     Ctrl-C ends all of it.
     """
-    context.exit(run())
+    command.takes(lambda given: sys.exit(run()))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import click
-
 from apiguard.commands.reading import or_exit, read_settings
+from apiguard.ctl.errors import UsageError
 from apiguard.policy.compile import compile_policy
 from apiguard.policy.config import AdminConfig, GuardConfig, ListenConfig, UpstreamConfig
 from apiguard.policy.policy import Policy
@@ -17,10 +16,10 @@ from apiguard.runtime.explaining import offline_gateway
 from apiguard.runtime.reload import read_text
 
 
-def explain_offline(
-    asked: dict[str, Any], policy_path: str | None, config_path: str | None
-) -> dict[str, Any]:
+def explain_offline(asked: dict[str, Any], policy_path: str, config_path: str) -> dict[str, Any]:
     """The answer to a question with the fields of ``Question``, by name as in JSON.
+
+    One of the paths is "".
 
     Exits 1 when a file is wrong; raises UsageError when the question is.
     """
@@ -37,12 +36,11 @@ def explain_offline(
     try:
         return explain_question(offline_gateway(policy, config), question, time.monotonic())
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
-def _read_policy(policy_path: str | None, config_path: str | None) -> tuple[Policy, GuardConfig]:
-    if policy_path is None:
-        assert config_path is not None
+def _read_policy(policy_path: str, config_path: str) -> tuple[Policy, GuardConfig]:
+    if not policy_path:
         _, config = read_settings(config_path)
         policy_path = config.policy_file
     else:

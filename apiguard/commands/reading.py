@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-import click
-
+from apiguard.ctl.output import complain
 from apiguard.errors import ConfigError, StartupError
 from apiguard.policy.config import GuardConfig
 from apiguard.runtime.reload import read_text
@@ -15,7 +14,7 @@ from apiguard.runtime.settings import parse_settings
 
 T = TypeVar("T")
 
-EXIT_CODES = """\b
+EXIT_CODES = """\
 Exit codes:
   0  success
   1  configuration, policy or environment is wrong; stderr says what
@@ -39,5 +38,5 @@ def or_exit(read: Callable[[], T]) -> T:
 
 def _exit_with(lines: list[str]) -> NoReturn:
     for line in lines:
-        click.echo(line, err=True)
+        complain(line)
     sys.exit(1)

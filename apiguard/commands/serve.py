@@ -6,12 +6,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-import click
-
 import apiguard
 from apiguard.admin.app import AdminServer
 from apiguard.admin.views import joined
 from apiguard.commands.reading import EXIT_CODES, or_exit, read_settings
+from apiguard.ctl.parsing import Command, Given
 from apiguard.errors import ApiguardError, ConfigError
 from apiguard.policy.config import GuardConfig
 from apiguard.runtime.keeper import PolicyKeeper
@@ -20,20 +19,24 @@ from apiguard.runtime.statestore import StateStore
 from apiguard.runtime.supervisor import Supervisor
 
 
-@click.command(epilog=EXIT_CODES)
-@click.option("--config", "path", required=True, metavar="FILE", help="GuardConfig to run.")
-def serve(path: str) -> None:
+def serve(command: Command) -> None:
     """Run the guard: traffic port, admin port, workers.
 
     Logs are JSON lines on stderr. SIGTERM or SIGINT drains and exits 0, a second one ends at
     once. SIGHUP reloads the policy file; certificates, tokens and key sets are followed anyway.
     Other settings need a restart.
 
-    \b
     Example:
       apiguard serve --config /etc/apiguard/guard.yaml
     """
-    path = str(Path(path).absolute())  # workers resolve paths in the configuration against it
+    command.add_argument("--config", required=True, metavar="FILE", help="GuardConfig to run.")
+    command.takes(_run, epilog=EXIT_CODES)
+
+
+def _run(given: Given) -> None:
+    path = str(
+        Path(given.config).absolute()
+    )  # workers resolve paths in the configuration against it
     text, config = or_exit(lambda: read_settings(path))
     log = StreamLog()
     Bridge(log).install()

@@ -14,7 +14,10 @@ loop, nothing of the guard, and every import that one command needs is made by t
 ``views``     which columns show what
 ``matching``  flags -> the ``match`` of an override
 ``preview``   what a change would have done, in words
-``watching``  ask again and print what changed
+``acting``    runs a command on every guard; asks again and prints what changed
+``parsing``   what a command is: a function that declares it, over argparse
+``options``   flags many commands share, and the guards and output they choose
+``completing``  what a shell asks while somebody types
 ``commands``  one file per family of commands
 ``live``      ``apiguard top`` in a terminal
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import click
 
 from apiguard.ctl.fleet import Answer, ask_all
 from apiguard.ctl.guard import Guard
@@ -60,7 +59,7 @@ def finish(session: Session, answers: Sequence[Answer]) -> None:
     for answer in failed:
         complain(f"Error: {session.prefix(answer.guard)}{answer.error}")
     if failed:
-        click.get_current_context().exit(1)
+        sys.exit(1)
 
 
 def watch(session: Session, ask: Ask, view: View, seconds: float) -> None:
@@ -71,7 +70,7 @@ def watch(session: Session, ask: Ask, view: View, seconds: float) -> None:
     try:
         _watch(session, ask, view, seconds)
     except KeyboardInterrupt:
-        click.get_current_context().exit(INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _watch(session: Session, ask: Ask, view: View, seconds: float) -> None:

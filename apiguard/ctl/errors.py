@@ -5,6 +5,10 @@ from __future__ import annotations
 from apiguard.errors import ApiguardError
 
 
+class UsageError(ApiguardError):
+    """The command line is wrong; the message is one line for whoever typed it, not yet escaped."""
+
+
 class CtlError(ApiguardError):
     """The command failed; the message is one line for the operator, not yet escaped."""
 

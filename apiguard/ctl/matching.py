@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-import click
-
-F = TypeVar("F", bound=Callable[..., Any])
+from apiguard.ctl.parsing import Command, Given
 
 LONGEST_FAMILY = 64
 LONGEST_USER = 256
@@ -49,25 +47,24 @@ SHAPES: dict[str, tuple[str, str, str]] = {
 }
 
 
-def match_flags(function: F) -> F:
+def match_flags(command: Command) -> None:
     """Adds the flags; all given must match, repeated ones are alternatives."""
-    for parameter, (flag, _, help_text) in reversed(SHAPES.items()):
-        function = click.option(flag, parameter, is_flag=True, help=help_text)(function)
-    for parameter, (_, metavar, help_text) in reversed(FIELDS.items()):
-        function = click.option(
-            FLAGS[parameter], parameter, multiple=True, metavar=metavar, help=help_text
-        )(function)
-    return function
+    group = command.add_argument_group("whom, by all of what is given; repeat a flag for either")
+    for parameter, (_, metavar, said) in FIELDS.items():
+        group.add_argument(
+            FLAGS[parameter], dest=parameter, action="append", metavar=metavar, help=said
+        )
+    for parameter, (flag, _, said) in SHAPES.items():
+        group.add_argument(flag, dest=parameter, action="store_true", help=said)
 
 
-def take_match(flags: dict[str, Any]) -> dict[str, Any]:
-    """Removes the flags' values and returns the match they write; {} when none was given."""
-    match: dict[str, Any] = {}
-    for parameter, (field, _, _) in FIELDS.items():
-        values = flags.pop(parameter)
-        if values:
-            match[field] = list(values)
-    shape = {field: True for parameter, (_, field, _) in SHAPES.items() if flags.pop(parameter)}
+def given_match(given: Given) -> dict[str, Any]:
+    """The match that the flags write; {} when none was given."""
+    flags = vars(given)
+    match: dict[str, Any] = {
+        field: flags[parameter] for parameter, (field, _, _) in FIELDS.items() if flags[parameter]
+    }
+    shape = {field: True for parameter, (_, field, _) in SHAPES.items() if flags[parameter]}
     return match | {"listShape": shape} if shape else match
 
 

@@ -6,12 +6,10 @@ which guard stand before the command's name or after it, as with kubectl.
 
 from __future__ import annotations
 
-import functools
+import argparse
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
-
-import click
+from typing import Any, NamedTuple
 
 from apiguard.ctl.address import parse_address
 from apiguard.ctl.contexts import GuardEntry, config_path, load_contexts
@@ -19,27 +17,36 @@ from apiguard.ctl.durations import parse_duration
 from apiguard.ctl.errors import CtlError
 from apiguard.ctl.guard import Guard
 from apiguard.ctl.output import FORMATS
+from apiguard.ctl.parsing import Command, Given
 from apiguard.ctl.wire import Tls
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_SECONDS = 5
 
-EXIT_CODES = """\b
+EXIT_CODES = """\
 Exit codes:
   0  done by every guard asked
   1  refused, failed or unreachable; stderr says what to do
   2  the command line is wrong"""
 
 
-def in_seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """Callback of options that take a duration: ``30m`` -> 1800."""
-    if value is None:
-        return None
+def in_seconds(text: str) -> int:
+    """Type of options that take a duration: ``30m`` -> 1800."""
     try:
-        return parse_duration(value)
+        return parse_duration(text)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def whole(least: int, most: int = 1 << 53) -> Callable[[str], int]:
+    """Type of options that take a whole number within bounds."""
+
+    def convert(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
+            return int(text)
+        upper = f" to {most}" if most < 1 << 53 else " or more"
+        raise argparse.ArgumentTypeError(f"{text[:64]!r} is no whole number, {least}{upper}")
+
+    return convert
 
 
 class Connection(NamedTuple):
@@ -52,11 +59,6 @@ class Connection(NamedTuple):
     cert: str = ""
     key: str = ""
     seconds: int | None = None
-
-    def over(self, below: Connection) -> Connection:
-        """These values where there are any, else those of ``below``."""
-        chosen = {f: getattr(self, f) or getattr(below, f) for f in Connection._fields}
-        return Connection(**chosen)
 
     def guards(self, environment: Mapping[str, str]) -> tuple[Guard, ...]:
         """The guards meant. Raises CtlError."""
@@ -110,69 +112,40 @@ def _guard(entry: GuardEntry, seconds: float) -> Guard:
     return Guard(name, address, tls, entry.token_file, seconds)
 
 
-def _complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def add_connection(command: Command, *, hidden: bool = False) -> None:
+    """Flags that say which guard. What is not given sets nothing: of the same flag before and after
+    a command's name the one after wins, and the one before lasts when there is no other."""
+    group = command.add_argument_group("which guard")
+
+    def add(flag: str, metavar: str, said: str, **keywords: Any) -> argparse.Action:
+        shown = argparse.SUPPRESS if hidden else said
+        return group.add_argument(
+            flag, metavar=metavar, help=shown, default=argparse.SUPPRESS, **keywords
+        )
+
+    context = add("--context", "NAME", "Context to use instead of the current one.")
+    vars(context)["completer"] = complete_context  # where argcomplete looks for it
+    address = "https://HOST:PORT, http://HOST:PORT or unix:/PATH, without a context."
+    add("--server", "ADDRESS", address)
+    add("--token-file", "FILE", "Admin token.")
+    add("--ca-file", "FILE", "Authority to trust.")
+    add("--cert", "FILE", "Client certificate.")
+    add("--key", "FILE", "Its key.")
+    patience = f"How long a guard may take to answer.  [default: {DEFAULT_SECONDS}s]"
+    add("--request-timeout", "DURATION", patience, dest="seconds", type=in_seconds)
+
+
+def complete_context(**_: object) -> list[str]:
     try:
-        names = [context.name for context in load_contexts(config_path(os.environ)).contexts]
+        return [context.name for context in load_contexts(config_path(os.environ)).contexts]
     except CtlError:
         return []
-    return [name for name in names if name.startswith(incomplete)]
 
 
-def _connection_flags(function: F, *, hidden: bool) -> F:
-    for option in reversed(
-        (
-            click.option(
-                "--context",
-                default="",
-                metavar="NAME",
-                hidden=hidden,
-                help="Context to use instead of the current one.",
-                shell_complete=_complete_context,
-            ),
-            click.option(
-                "--server",
-                default="",
-                metavar="ADDRESS",
-                hidden=hidden,
-                help="https://HOST:PORT, http://HOST:PORT or unix:/PATH, without a context.",
-            ),
-            click.option(
-                "--token-file", default="", metavar="FILE", hidden=hidden, help="Admin token."
-            ),
-            click.option(
-                "--ca-file", default="", metavar="FILE", hidden=hidden, help="Authority to trust."
-            ),
-            click.option(
-                "--cert", default="", metavar="FILE", hidden=hidden, help="Client certificate."
-            ),
-            click.option("--key", default="", metavar="FILE", hidden=hidden, help="Its key."),
-            click.option(
-                "--request-timeout",
-                "seconds",
-                callback=in_seconds,
-                metavar="DURATION",
-                hidden=hidden,
-                help=f"How long a guard may take to answer.  [default: {DEFAULT_SECONDS}s]",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
-
-
-def before_commands(function: Callable[..., None]) -> Callable[..., None]:
-    """Connection flags of the whole command line; a command's own win over them."""
-
-    @functools.wraps(function)
-    def wrapper(**flags: Any) -> None:
-        click.get_current_context().obj = _take_connection(flags)
-        function(**flags)
-
-    return _connection_flags(wrapper, hidden=True)
-
-
-def _take_connection(flags: dict[str, Any]) -> Connection:
-    return Connection(**{field: flags.pop(field) for field in Connection._fields})
+def connection(given: Given) -> Connection:
+    """What the flags of ``add_connection`` say."""
+    values = vars(given)
+    return Connection(**{f: values[f] for f in Connection._fields if f in values})
 
 
 class Session(NamedTuple):
@@ -195,41 +168,33 @@ class Session(NamedTuple):
         return f"{guard.name}: " if len(self.guards) > 1 else ""
 
 
-def connected(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds connection flags to a command; it is called with ``connection`` in their place."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **flags: Any) -> None:
-        context = click.get_current_context()
-        below = context.find_object(Connection) or Connection()
-        context.obj = _take_connection(flags).over(below)
-        function(*args, connection=context.obj, **flags)
-
-    return _connection_flags(wrapper, hidden=False)
-
-
 def on_guards(
-    *, formats: tuple[str, ...] = FORMATS, output: bool = True
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds connection flags and ``-o``; the command is called with ``session`` in their place."""
+    command: Command,
+    run: Callable[[Session, Given], None],
+    arguments: str = "",
+    *,
+    formats: tuple[str, ...] = FORMATS,
+    epilog: str = EXIT_CODES,
+    gathers: str = "",
+) -> None:
+    """``command.takes`` for what works with guards: adds ``-o`` and the flags that say which.
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def wrapper(
-            *args: Any, connection: Connection, form: str | None = None, **rest: Any
-        ) -> None:
-            if click.get_current_context().invoked_subcommand is not None:
-                return  # it finds its guards itself, and its --help needs none
-            session = Session(
-                connection.guards(os.environ), form or "table", chosen=form is not None
-            )
-            function(*args, session=session, **rest)
+    No ``formats``, no ``-o``.
+    """
 
-        if output:
-            option = click.option(
-                "-o", "--output", "form", type=click.Choice(formats), help="How to print."
-            )
-            return connected(option(wrapper))
-        return connected(wrapper)
+    def with_session(given: Given) -> None:
+        form = given.form if formats else None
+        guards = connection(given).guards(os.environ)
+        run(Session(guards, form or "table", chosen=form is not None), given)
 
-    return decorate
+    command.takes(with_session, arguments, epilog=epilog, gathers=gathers)
+    if formats:
+        command.add_argument(
+            "-o",
+            "--output",
+            dest="form",
+            choices=formats,
+            metavar="FORM",
+            help=f"How to print: {', '.join(formats)}.",
+        )
+    add_connection(command)

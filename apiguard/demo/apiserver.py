@@ -287,4 +287,4 @@ def _make_request(
 if __name__ == "__main__":
     from apiguard.demo.command import main
 
-    main(prog_name="python -m apiguard.demo.apiserver")
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import signal
@@ -10,7 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import uvloop
 from cryptography import x509
 
@@ -61,91 +61,114 @@ async def keep_changing(cluster: Cluster, ending: asyncio.Event) -> None:
             await asyncio.wait_for(ending.wait(), CHURN_EVERY)
 
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+DESCRIPTION = """\
+Serve a synthetic Kubernetes cluster to try and to measure apiguard against.
+
+Prints "listening on URL" once it serves; SIGTERM or Ctrl-C ends it. Faults are set from this
+machine:
+
+  curl -X POST URL/demo/faults -d '{"faults": [{"verbs": ["list"], "delay": 2.0}]}'
+  curl -X POST URL/demo/faults -d '{"failingChecks": ["etcd"]}'
+  curl -X POST URL/demo/faults -d '{"actions": ["endWatches", "compact"]}'
+  curl -X DELETE URL/demo/faults
+"""
+NUMBERS = {
+    "--port": (7445, "port; 0 lets the kernel choose"),
+    "--nodes": (20, "of the cluster"),
+    "--namespaces": (8, "of the cluster"),
+    "--pods": (400, "of the cluster"),
+    "--services": (40, "of the cluster"),
+    "--pod-bytes": (4096, "JSON size of a pod, about"),
+    "--updates": (5.0, "pod changes per second"),
+    "--seed": (7, "same seed, same cluster"),
+    "--history": (10_000, "changes kept per resource"),
+    "--bookmark-every": (60.0, "seconds; of each watch"),
+    "--cores": (0.0, "virtual cores; 0: unlimited"),
+    "--memory-limit": (4096, "MiB before it collapses"),
+}
+FILES = {
+    "--cert": "PEM certificate; with --key serves TLS",
+    "--key": "PEM private key",
+    "--client-ca": "PEM authority of client certificates",
+    "--tokens": 'static tokens: token,user,uid,"group,group"',
+}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=7445, show_default=True, help="Port; 0 lets the kernel choose.")
-@click.option("--cert", type=_FILE, help="PEM certificate; with --key serves TLS.")
-@click.option("--key", type=_FILE, help="PEM private key.")
-@click.option("--client-ca", type=_FILE, help="PEM authority of client certificates.")
-@click.option("--tokens", type=_FILE, help='Static tokens: token,user,uid,"group,group".')
-@click.option("--anonymous/--no-anonymous", default=True, help="Accept requests without identity.")
-@click.option("--everybody", is_flag=True, help="Allow everything to everybody.")
-@click.option("--nodes", default=20, show_default=True)
-@click.option("--namespaces", default=8, show_default=True)
-@click.option("--pods", default=400, show_default=True)
-@click.option("--services", default=40, show_default=True)
-@click.option("--pod-bytes", default=4096, show_default=True, help="JSON size of a pod, about.")
-@click.option("--updates", default=5.0, show_default=True, help="Pod changes per second.")
-@click.option("--seed", default=7, show_default=True, help="Same seed, same cluster.")
-@click.option("--history", default=10_000, show_default=True, help="Changes kept per resource.")
-@click.option("--bookmark-every", default=60.0, show_default=True, help="Seconds; of each watch.")
-@click.option("--cores", default=0.0, show_default=True, help="Virtual cores; 0: unlimited.")
-@click.option("--memory-limit", default=4096, show_default=True, help="MiB before it collapses.")
-def main(
-    host: str,
-    port: int,
-    cert: Path | None,
-    key: Path | None,
-    client_ca: Path | None,
-    tokens: Path | None,
-    anonymous: bool,
-    everybody: bool,
-    nodes: int,
-    namespaces: int,
-    pods: int,
-    services: int,
-    pod_bytes: int,
-    updates: float,
-    seed: int,
-    history: int,
-    bookmark_every: float,
-    cores: float,
-    memory_limit: int,
-) -> None:
-    """Serve a synthetic Kubernetes cluster to try and to measure apiguard against.
-
-    Prints "listening on URL" once it serves; SIGTERM or Ctrl-C ends it. Faults are set from this
-    machine:
-
-    \b
-      curl -X POST URL/demo/faults -d '{"faults": [{"verbs": ["list"], "delay": 2.0}]}'
-      curl -X POST URL/demo/faults -d '{"failingChecks": ["etcd"]}'
-      curl -X POST URL/demo/faults -d '{"actions": ["endWatches", "compact"]}'
-      curl -X DELETE URL/demo/faults
-    """
-    if (cert is None) != (key is None):
-        raise click.UsageError("--cert and --key belong together")
-    authority = client_ca.read_bytes() if client_ca is not None else b""
-    capacity = CapacitySpec(cores=cores, memory_limit=memory_limit << 20) if cores else None
-    server = ApiServerOptions(
-        host=host,
-        port=port,
-        tls=server_context(cert, key, client_authorities=authority) if cert and key else None,
-        tokens=read_tokens(tokens.read_text()) if tokens is not None else {},
-        anonymous=anonymous,
-        everybody=everybody,
-        clients=tuple(x509.load_pem_x509_certificates(authority)) if authority else (),
-        capacity=capacity,
-        demo_faults=True,
-        history=history,
-        seed=seed,
-        bookmark_every=bookmark_every,
-    )
-    cluster = ClusterSpec(
-        nodes=nodes,
-        namespaces=namespaces,
-        pods=pods,
-        services=services,
-        pod_bytes=pod_bytes,
-        pod_updates=updates,
-        pod_replacements=updates / 10,
-        seed=seed,
-    )
+def main() -> None:
+    parser = _parser()
+    given = parser.parse_args()
+    if (given.cert is None) != (given.key is None):
+        parser.error("--cert and --key belong together")
     try:
-        uvloop.run(serve(Serving(server, cluster)))
+        uvloop.run(serve(Serving(_server(given), _cluster(given))))
     except OSError as error:
-        print(f"apiserver: {host}:{port}: {error.strerror or error}", file=sys.stderr)
+        place = f"{given.host}:{given.port}"
+        print(f"apiserver: {place}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m apiguard.demo.apiserver",
+        description=DESCRIPTION,
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    for flag, (number, said) in NUMBERS.items():
+        parser.add_argument(flag, type=type(number), default=number, metavar="N", help=said)
+    for flag, said in FILES.items():
+        parser.add_argument(flag, type=_file, metavar="FILE", help=said)
+    parser.add_argument(
+        "--anonymous",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="accept requests without identity",
+    )
+    parser.add_argument("--everybody", action="store_true", help="allow everything to everybody")
+    return parser
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return path
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def _server(given: argparse.Namespace) -> ApiServerOptions:
+    authority = given.client_ca.read_bytes() if given.client_ca else b""
+    memory = given.memory_limit << 20
+    return ApiServerOptions(
+        host=given.host,
+        port=given.port,
+        tls=server_context(given.cert, given.key, client_authorities=authority)
+        if given.cert
+        else None,
+        tokens=read_tokens(given.tokens.read_text()) if given.tokens else {},
+        anonymous=given.anonymous,
+        everybody=given.everybody,
+        clients=tuple(x509.load_pem_x509_certificates(authority)) if authority else (),
+        capacity=CapacitySpec(cores=given.cores, memory_limit=memory) if given.cores else None,
+        demo_faults=True,
+        history=given.history,
+        seed=given.seed,
+        bookmark_every=given.bookmark_every,
+    )
+
+
+def _cluster(given: argparse.Namespace) -> ClusterSpec:
+    return ClusterSpec(
+        nodes=given.nodes,
+        namespaces=given.namespaces,
+        pods=given.pods,
+        services=given.services,
+        pod_bytes=given.pod_bytes,
+        pod_updates=given.updates,
+        pod_replacements=given.updates / 10,
+        seed=given.seed,
+    )

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import click
-
 from apiguard.ctl.options import EXIT_CODES
 from apiguard.ctl.output import write
+from apiguard.ctl.parsing import Command, Given
 
-VARIABLE = "_APIGUARD_COMPLETE"
+SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
-    """Print a completion script for SHELL.
+def completion(command: Command) -> None:
+    """Print a completion script for SHELL: bash, zsh or fish.
 
-    \b
     Examples:
       source <(apiguard completion bash)
       source <(apiguard completion zsh)
       apiguard completion fish > ~/.config/fish/completions/apiguard.fish
     """
-    from click.shell_completion import get_completion_class
+    command.takes(_print, "SHELL", epilog=EXIT_CODES)
+    command.add_argument("shell", metavar="SHELL", choices=SHELLS)
 
-    found = get_completion_class(shell)
-    assert found is not None  # the choices are those click knows
-    root = context.find_root().command
-    write(found(root, {}, "apiguard", VARIABLE).source() + "\n")
+
+def _print(given: Given) -> None:
+    from argcomplete.shell_integration import shellcode
+
+    write(shellcode(["apiguard"], shell=given.shell))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import click
 
 from apiguard.ctl.acting import act, finish, write_encoded, write_table
 from apiguard.ctl.commands.reads import look, watched
 from apiguard.ctl.durations import exact
-from apiguard.ctl.errors import RefusedError
+from apiguard.ctl.errors import RefusedError, UsageError
 from apiguard.ctl.fleet import Answer, ask_all
-from apiguard.ctl.grouping import Commands
 from apiguard.ctl.guard import Guard
 from apiguard.ctl.hints import did_you_mean
-from apiguard.ctl.matching import match_flags, take_match
+from apiguard.ctl.matching import given_match, match_flags
 from apiguard.ctl.options import EXIT_CODES, Session, in_seconds, on_guards
 from apiguard.ctl.output import align, complain, write
+from apiguard.ctl.parsing import Command, Given, here
 from apiguard.ctl.preview import describe
 from apiguard.ctl.reading import clock, items, number, text
 from apiguard.ctl.views import OVERRIDES, limit_text, override_target
@@ -27,94 +27,96 @@ Body = dict[str, Any]
 DRY_RUN_REASON = "dry run"
 
 
-def _common(function: Callable[..., None]) -> Callable[..., None]:
+def _common(command: Command) -> None:
     """What every override has: an end, a reason, a preview."""
-    for option in (
-        click.option("--dry-run", is_flag=True, help="Say what it would have done; do nothing."),
-        click.option("--reason", default="", metavar="TEXT", help="Kept with it and in the audit."),
-        click.option(
-            "--for",
-            "ttl",
-            callback=in_seconds,
-            metavar="DURATION",
-            help="How long, as in 30m, 1h30m.  [default: the guard's, 30m]",
-        ),
-    ):
-        function = option(function)
-    return function
+    command.add_argument(
+        "--for",
+        dest="ttl",
+        type=in_seconds,
+        metavar="DURATION",
+        help="How long, as in 30m, 1h30m.  [default: the guard's, 30m]",
+    )
+    command.add_argument(
+        "--reason", default="", metavar="TEXT", help="Kept with it and in the audit."
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="Say what it would have done; do nothing."
+    )
 
 
-def _end_watches(function: Callable[..., None]) -> Callable[..., None]:
-    return click.option(
+def _end_watches(command: Command) -> None:
+    command.add_argument(
         "--end-watches",
-        callback=in_seconds,
-        is_flag=False,
-        flag_value="10s",
-        metavar="[DURATION]",
-        help="End matching open watches too, spread over DURATION (10s).",
-    )(function)
+        nargs="?",
+        type=in_seconds,
+        const="10s",
+        metavar="DURATION",
+        help="End matching open watches too, spread over DURATION.  [default: 10s]",
+    )
 
 
-@click.command(epilog=EXIT_CODES)
-@match_flags
-@_end_watches
-@_common
-@on_guards()
-def ban(session: Session, end_watches: int | None, **flags: Any) -> None:
+def ban(command: Command) -> None:
     """Refuse every matching request, for a while.
 
-    \b
     Examples:
       apiguard ban --user-agent 'telemetry/*' --for 30m --reason 'INC-7 unpaged lists' --dry-run
       apiguard ban --user-agent 'telemetry/*' --verb list --resource pods --unpaged --reason INC-7
       apiguard ban --service-account monitoring/agent --end-watches=30s --reason INC-7
     """
-    body: Body = {"action": "ban", "match": _some_match(flags), **_ending(end_watches)}
-    _lay(session, body, flags)
+    _common(command)
+    _end_watches(command)
+    match_flags(command)
+    on_guards(command, _ban)
 
 
-@click.command(epilog=EXIT_CODES)
-@match_flags
-@click.option("--rps", type=click.FloatRange(min=0), required=True, help="Requests per second.")
-@click.option("--burst", type=click.FloatRange(min=0), help="At once.  [default: --rps]")
-@click.option(
-    "--per",
-    multiple=True,
-    metavar="FIELD",
-    help="A bucket for each: user, userAgentFamily, source.",
-)
-@_end_watches
-@_common
-@on_guards()
-def limit(
-    session: Session,
-    rps: float,
-    burst: float | None,
-    per: tuple[str, ...],
-    end_watches: int | None,
-    **flags: Any,
-) -> None:
+def _ban(session: Session, given: Given) -> None:
+    _lay(session, {"action": "ban", "match": _some_match(given), **_ending(given)}, given)
+
+
+def limit(command: Command) -> None:
     """Hold matching requests to a rate, for a while.
 
-    \b
     Examples:
       apiguard limit --user-agent 'telemetry/*' --rps 5 --burst 10 --for 1h --reason INC-7
       apiguard limit --verb list --unpaged --rps 1 --per user --reason INC-7
     """
-    entry: Body = {"requestsPerSecond": rps}
-    if burst is not None:
-        entry["burst"] = burst
-    if per:
-        entry["per"] = [field for value in per for field in value.split(",")]
-    match = _some_match(flags)
-    _lay(
-        session,
-        {"action": "limit", "match": match, "limits": [entry], **_ending(end_watches)},
-        flags,
+    command.add_argument(
+        "--rps", type=_rate, required=True, metavar="NUMBER", help="Requests per second."
     )
+    command.add_argument("--burst", type=_rate, metavar="NUMBER", help="At once.  [default: --rps]")
+    command.add_argument(
+        "--per",
+        action="append",
+        metavar="FIELD",
+        help="A bucket for each: user, userAgentFamily, source.",
+    )
+    _common(command)
+    _end_watches(command)
+    match_flags(command)
+    on_guards(command, _limit)
 
 
-def as_factor(ctx: click.Context, param: click.Parameter, value: str) -> float:
+def _limit(session: Session, given: Given) -> None:
+    entry: Body = {"requestsPerSecond": given.rps}
+    if given.burst is not None:
+        entry["burst"] = given.burst
+    if given.per:
+        entry["per"] = [field for value in given.per for field in value.split(",")]
+    body = {"action": "limit", "match": _some_match(given), "limits": [entry]}
+    _lay(session, body | _ending(given), given)
+
+
+def _rate(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value[:64]!r} is no rate, write 5 or 0.5")
+    return number
+
+
+def as_factor(value: str) -> float:
     """``0.5`` or ``50%`` -> 0.5."""
     digits, percent, rest = value.partition("%")
     try:
@@ -122,71 +124,75 @@ def as_factor(ctx: click.Context, param: click.Parameter, value: str) -> float:
     except ValueError:
         factor = -1.0
     if rest or not 0 <= factor < float("inf"):
-        raise click.BadParameter(f"{value[:64]!r} is no factor, write 0.5 or 50%")
+        raise argparse.ArgumentTypeError(f"{value[:64]!r} is no factor, write 0.5 or 50%")
     return factor
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("rule", default="")
-@click.option("--all", "everything", is_flag=True, help="Every rule that is not exempt.")
-@click.option("--factor", callback=as_factor, required=True, metavar="FACTOR", help="0.5 or 50%.")
-@_common
-@on_guards()
-def scale(session: Session, rule: str, everything: bool, factor: float, **flags: Any) -> None:
+def scale(command: Command) -> None:
     """Multiply the rates of one RULE or of all, for a while.
 
-    \b
     Examples:
       apiguard scale telemetry-lists --factor 50% --for 1h --reason INC-7
       apiguard scale --all --factor 0.25 --reason 'INC-7: etcd is slow'
     """
-    if bool(rule) == everything:
-        raise click.UsageError("name one RULE, or --all")
-    body: Body = {"action": "scale", "factor": factor}
-    if rule:
-        body["rule"] = rule
-    _lay(session, body, flags)
+    command.add_argument("rule", metavar="RULE", nargs="?", default="")
+    command.add_argument(
+        "--all", dest="everything", action="store_true", help="Every rule that is not exempt."
+    )
+    command.add_argument("--factor", type=as_factor, required=True, help="0.5 or 50%%.")
+    _common(command)
+    on_guards(command, _scale, "[RULE]")
 
 
-@click.command(epilog=EXIT_CODES)
-@match_flags
-@_common
-@on_guards()
-def exempt(session: Session, **flags: Any) -> None:
+def _scale(session: Session, given: Given) -> None:
+    if bool(given.rule) == given.everything:
+        raise UsageError("name one RULE, or --all")
+    body: Body = {"action": "scale", "factor": given.factor}
+    if given.rule:
+        body["rule"] = given.rule
+    _lay(session, body, given)
+
+
+def exempt(command: Command) -> None:
     """Lift every limit from a verified identity, for a while.
 
     Needs --user, --group or --service-account: what cannot be verified cannot be exempt.
 
-    \b
     Example:
       apiguard exempt --service-account kube-system/rescue --for 15m --reason INC-7
     """
-    match = _some_match(flags)
+    _common(command)
+    match_flags(command)
+    on_guards(command, _exempt)
+
+
+def _exempt(session: Session, given: Given) -> None:
+    match = _some_match(given)
     if not {"users", "groups", "serviceAccounts"} & match.keys():
-        raise click.UsageError("an exemption needs --user, --group or --service-account")
-    _lay(session, {"action": "exempt", "match": match}, flags)
+        raise UsageError("an exemption needs --user, --group or --service-account")
+    _lay(session, {"action": "exempt", "match": match}, given)
 
 
-def _some_match(flags: dict[str, Any]) -> Body:
-    match = take_match(flags)
+def _some_match(given: Given) -> Body:
+    match = given_match(given)
     if not match:
-        raise click.UsageError("say whom: at least one of --user-agent, --user, --source, --verb …")
+        raise UsageError("say whom: at least one of --user-agent, --user, --source, --verb …")
     return match
 
 
-def _ending(end_watches: int | None) -> Body:
-    return {} if end_watches is None else {"endWatches": True, "endWatchesSeconds": end_watches}
+def _ending(given: Given) -> Body:
+    seconds: int | None = given.end_watches
+    return {} if seconds is None else {"endWatches": True, "endWatchesSeconds": seconds}
 
 
-def _lay(session: Session, body: Body, flags: dict[str, Any]) -> None:
+def _lay(session: Session, body: Body, given: Given) -> None:
     """Sends the override to every guard, or asks every guard what it would do."""
-    reason, ttl, dry_run = flags["reason"], flags["ttl"], flags["dry_run"]
-    if not reason and not dry_run:
-        raise click.UsageError("--reason is required: whoever finds this override must know why")
-    body |= {"reason": reason or DRY_RUN_REASON}
-    if ttl is not None:
-        body["ttlSeconds"] = ttl
-    if dry_run:
+    if not given.reason and not given.dry_run:
+        raise UsageError("--reason is required: whoever finds this override must know why")
+    body |= {"reason": given.reason or DRY_RUN_REASON}
+    if given.ttl is not None:
+        body["ttlSeconds"] = given.ttl
+    if given.dry_run:
         show_preview(session, lambda guard: _post(guard, body, {"dryRun": "All"}))
     else:
         act(session, lambda guard: _post(guard, body, {}), laid)
@@ -246,38 +252,45 @@ def _not_applied(answer: Any) -> str:
 # -- those there are
 
 
-@click.group(cls=Commands, invoke_without_command=True, epilog=EXIT_CODES)
-@watched
-@on_guards()
-def overrides(session: Session, watching: bool, interval: int) -> None:
+def overrides(command: Command) -> None:
     """List, extend and delete what ban, limit, scale and exempt have laid.
 
-    \b
     Examples:
       apiguard overrides --watch
       apiguard overrides extend 7f3a --for 1h
       apiguard overrides delete 7f3a
     """
-    look(session, _all, OVERRIDES, watching, interval)
+    _lists(command)
+    commands = {
+        "list": here(_list),
+        "get": here(_get),
+        "extend": here(_extend),
+        "delete": here(_delete),
+    }
+    command.holds({"Commands": commands}, epilog=EXIT_CODES)
+
+
+def _lists(command: Command) -> None:
+    watched(command)
+    on_guards(command, lambda session, given: look(session, given, _all, OVERRIDES))
+
+
+def _list(command: Command) -> None:
+    """List all, newest first."""
+    _lists(command)
 
 
 def _all(guard: Guard) -> Any:
     return guard.get("/v1/overrides")
 
 
-@overrides.command("list", epilog=EXIT_CODES)
-@watched
-@on_guards()
-def list_overrides(session: Session, watching: bool, interval: int) -> None:
-    """List all, newest first."""
-    look(session, _all, OVERRIDES, watching, interval)
-
-
-@overrides.command("get", epilog=EXIT_CODES)
-@click.argument("id_", metavar="ID")
-@on_guards()
-def get_override(session: Session, id_: str) -> None:
+def _get(command: Command) -> None:
     """Show one."""
+    command.add_argument("id", metavar="ID")
+    on_guards(command, lambda session, given: _show_one(session, given.id), "ID")
+
+
+def _show_one(session: Session, id_: str) -> None:
     answers = _everywhere(session, (id_,), lambda guard, path: guard.get(path))
     found = [answer._replace(value=answer.value[0]) for answer in answers if _has(answer, 0)]
     if session.tabular:
@@ -287,37 +300,55 @@ def get_override(session: Session, id_: str) -> None:
     _finish(session, (id_,), answers)
 
 
-@overrides.command(epilog=EXIT_CODES)
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option(
-    "--for", "ttl", callback=in_seconds, metavar="DURATION", required=True, help="From now on."
-)
-@on_guards()
-def extend(session: Session, ids: tuple[str, ...], ttl: int) -> None:
+def _extend(command: Command) -> None:
     """Let overrides end DURATION from now."""
+    command.add_argument("ids", metavar="ID", nargs="+")
+    command.add_argument(
+        "--for",
+        dest="ttl",
+        type=in_seconds,
+        metavar="DURATION",
+        required=True,
+        help="From now on.",
+    )
+    on_guards(
+        command,
+        lambda session, given: _extend_all(session, given.ids, given.ttl),
+        "ID...",
+        gathers="ids",
+    )
+
+
+def _extend_all(session: Session, ids: list[str], ttl: int) -> None:
     answers = _everywhere(
         session, ids, lambda guard, path: guard.send("PATCH", path, {"ttlSeconds": ttl})
     )
     _say(session, ids, answers, lambda answer: f"extended, ends at {clock(answer, 'expires')}")
 
 
-@overrides.command(epilog=EXIT_CODES)
-@click.argument("ids", metavar="ID...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every override there is.")
-@click.option("--with-reason", default="", metavar="TEXT", help="Those laid for this reason.")
-@on_guards()
-def delete(session: Session, ids: tuple[str, ...], everything: bool, with_reason: str) -> None:
+def _delete(command: Command) -> None:
     """Delete overrides: the policy rules again at once.
 
     Each guard of a context has IDs of its own, so --with-reason is what undoes one incident.
 
-    \b
     Examples:
       apiguard overrides delete 7f3a
       apiguard overrides delete --with-reason INC-7
     """
+    command.add_argument("ids", metavar="ID", nargs="*", default=[])
+    command.add_argument(
+        "--all", dest="everything", action="store_true", help="Every override there is."
+    )
+    command.add_argument(
+        "--with-reason", default="", metavar="TEXT", help="Those laid for this reason."
+    )
+    on_guards(command, _delete_some, "[ID...]", gathers="ids")
+
+
+def _delete_some(session: Session, given: Given) -> None:
+    ids, everything, with_reason = given.ids, given.everything, given.with_reason
     if sum((bool(ids), everything, bool(with_reason))) != 1:
-        raise click.UsageError("name an ID or several, or --with-reason, or --all")
+        raise UsageError("name an ID or several, or --with-reason, or --all")
     if ids:
         answers = _everywhere(session, ids, lambda guard, path: guard.send("DELETE", path, {}))
         _say(session, ids, answers, lambda answer: "deleted")
@@ -326,12 +357,12 @@ def delete(session: Session, ids: tuple[str, ...], everything: bool, with_reason
     def ask(guard: Guard) -> Any:
         rows = items(_all(guard), "overrides")
         doomed = [text(r, "id") for r in rows if everything or text(r, "reason") == with_reason]
-        return [id_ for id_ in doomed if _delete(guard, id_)]
+        return [id_ for id_ in doomed if _deletes(guard, id_)]
 
     act(session, ask, _deleted)
 
 
-def _delete(guard: Guard, id_: str) -> bool:
+def _deletes(guard: Guard, id_: str) -> bool:
     """False for one that has ended meanwhile: the others still have to go."""
     try:
         guard.send("DELETE", f"/v1/overrides/{id_}", {})
@@ -347,7 +378,7 @@ def _deleted(ids: list[str]) -> str:
 
 
 def _everywhere(
-    session: Session, ids: tuple[str, ...], send: Callable[[Guard, str], Any]
+    session: Session, ids: Sequence[str], send: Callable[[Guard, str], Any]
 ) -> list[Answer]:
     """Does one thing to every override on every guard; None stands for "not on this guard"."""
 
@@ -367,7 +398,7 @@ def _has(answer: Answer, index: int) -> bool:
 
 
 def _say(
-    session: Session, ids: tuple[str, ...], answers: list[Answer], said: Callable[[Any], str]
+    session: Session, ids: Sequence[str], answers: list[Answer], said: Callable[[Any], str]
 ) -> None:
     """A line per override and guard that had it."""
     if not session.tabular:
@@ -380,7 +411,7 @@ def _say(
     _finish(session, ids, answers)
 
 
-def _finish(session: Session, ids: tuple[str, ...], answers: list[Answer]) -> None:
+def _finish(session: Session, ids: Sequence[str], answers: list[Answer]) -> None:
     """Exit 1 if a guard failed, or if no guard knows one of the overrides."""
     answered = [answer for answer in answers if answer.error is None]
     unknown = [
@@ -399,4 +430,4 @@ def _finish(session: Session, ids: tuple[str, ...], answers: list[Answer]) -> No
             complain(f"Error: there is no override {id_!r}{hint}; apiguard overrides lists them")
     finish(session, answers)
     if unknown:
-        click.get_current_context().exit(1)
+        sys.exit(1)

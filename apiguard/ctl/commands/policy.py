@@ -5,30 +5,29 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import click
-
 from apiguard.ctl.acting import act, finish, show, write_encoded
 from apiguard.ctl.commands.overrides import show_preview
-from apiguard.ctl.errors import CtlError, RefusedError
+from apiguard.ctl.errors import CtlError, RefusedError, UsageError
 from apiguard.ctl.fleet import ask_all
-from apiguard.ctl.grouping import Commands
 from apiguard.ctl.guard import Guard
-from apiguard.ctl.options import EXIT_CODES, Session, on_guards
+from apiguard.ctl.options import EXIT_CODES, Session, on_guards, whole
 from apiguard.ctl.output import write
+from apiguard.ctl.parsing import Command, Given, here
 from apiguard.ctl.printable import printable_lines
 from apiguard.ctl.reading import number, pick, text
 from apiguard.ctl.views import HISTORY
 
 DIFFERENT = 1  # as kubectl diff's
+DIFF_EXIT_CODES = """\
+Exit codes:
+  0  no difference
+  1  they differ, or it failed
+  2  the command line is wrong"""
 
-GENERATION = click.IntRange(min=1)
 
-
-@click.group(cls=Commands, epilog=EXIT_CODES)
-def policy() -> None:
+def policy(command: Command) -> None:
     """See, compare, replace and roll back the policy.
 
-    \b
     Examples:
       apiguard policy get > policy.yaml
       apiguard policy diff policy.yaml
@@ -36,16 +35,31 @@ def policy() -> None:
       apiguard policy apply -f policy.yaml --reason 'INC-7: slower lists' --generation 12
       apiguard policy rollback --reason 'INC-7: wrong rule'
     """
+    commands = {
+        "get": here(get),
+        "diff": here(diff),
+        "apply": here(apply),
+        "history": here(history),
+        "rollback": here(rollback),
+    }
+    command.holds({"Commands": commands}, epilog=EXIT_CODES)
 
 
-@policy.command(epilog=EXIT_CODES)
-@click.option("--generation", type=GENERATION, help="An earlier one of the history.")
-@on_guards(formats=("yaml", "json"))
-def get(session: Session, generation: int | None) -> None:
+def _generation_flag(command: Command, flag: str, said: str) -> None:
+    command.add_argument(flag, dest="generation", type=whole(1), metavar="N", help=said)
+
+
+def get(command: Command) -> None:
     """Print the active policy, or an earlier generation, as it was written."""
+    _generation_flag(command, "--generation", "An earlier one of the history.")
+    on_guards(command, _get, formats=("yaml", "json"))
+
+
+def _get(session: Session, given: Given) -> None:
+    generation: int | None = given.generation
     if session.form == "json":
         if generation is not None:
-            raise click.UsageError("-o json shows the active policy; leave out --generation")
+            raise UsageError("-o json shows the active policy; leave out --generation")
         answers = ask_all(session.guards, lambda guard: guard.get("/v1/policy"))
         write_encoded(session, answers)
     else:
@@ -68,14 +82,19 @@ def _shown(policy_text: str) -> str:
     return printable_lines(policy_text) if sys.stdout.isatty() else policy_text
 
 
-@policy.command(
-    epilog="\b\nExit codes:\n  0  no difference\n  1  they differ, or it failed\n"
-    "  2  the command line is wrong"
-)
-@click.argument("file", metavar="FILE")
-@on_guards(output=False)
-def diff(session: Session, file: str) -> None:
+def diff(command: Command) -> None:
     """Show what applying FILE would change in the text; - reads standard input."""
+    command.add_argument("file", metavar="FILE")
+    on_guards(
+        command,
+        lambda session, given: _diff(session, given.file),
+        "FILE",
+        formats=(),
+        epilog=DIFF_EXIT_CODES,
+    )
+
+
+def _diff(session: Session, file: str) -> None:
     import difflib
 
     wanted = _read(file)
@@ -94,23 +113,31 @@ def diff(session: Session, file: str) -> None:
             write(_shown("\n".join(lines) + "\n"))
     finish(session, answers)
     if different:
-        click.get_current_context().exit(DIFFERENT)
+        sys.exit(DIFFERENT)
 
 
-@policy.command(epilog=EXIT_CODES)
-@click.option("-f", "--filename", "file", required=True, metavar="FILE", help="- reads stdin.")
-@click.option("--reason", default="", metavar="TEXT", help="Kept with the generation.")
-@click.option("--dry-run", is_flag=True, help="Check it and say what it would have done.")
-@click.option("--generation", type=GENERATION, help="Only replace this one.")
-@on_guards()
-def apply(session: Session, file: str, reason: str, dry_run: bool, generation: int | None) -> None:
+def apply(command: Command) -> None:
     """Make FILE the policy of every guard of the context.
 
     Without --generation it replaces whatever is active; with it, nothing that somebody else has
     put meanwhile.
     """
+    command.add_argument(
+        "-f", "--filename", dest="file", required=True, metavar="FILE", help="- reads stdin."
+    )
+    command.add_argument("--reason", default="", metavar="TEXT", help="Kept with the generation.")
+    command.add_argument(
+        "--dry-run", action="store_true", help="Check it and say what it would have done."
+    )
+    _generation_flag(command, "--generation", "Only replace this one.")
+    on_guards(command, _apply)
+
+
+def _apply(session: Session, given: Given) -> None:
+    file: str = given.file
     wanted = _read(file)
-    query = {"reason": reason, "generation": "" if generation is None else str(generation)}
+    generation = "" if given.generation is None else str(given.generation)
+    query = {"reason": given.reason, "generation": generation}
 
     def ask(guard: Guard) -> Any:
         try:
@@ -118,7 +145,7 @@ def apply(session: Session, file: str, reason: str, dry_run: bool, generation: i
         except RefusedError as error:
             raise _explained(error, file) from None
 
-    if dry_run:
+    if given.dry_run:
         query["dryRun"] = "All"
         show_preview(session, ask)
     else:
@@ -140,22 +167,28 @@ def _generation(answer: Any) -> str:
     return f"{said}; not yet confirmed by worker {', '.join(late)}" if late else said
 
 
-@policy.command(epilog=EXIT_CODES)
-@on_guards()
-def history(session: Session) -> None:
+def history(command: Command) -> None:
     """List the last generations: who, when, why."""
+    on_guards(command, _history)
+
+
+def _history(session: Session, given: Given) -> None:
     show(session, lambda guard: guard.get("/v1/policy/history"), HISTORY)
 
 
-@policy.command(epilog=EXIT_CODES)
-@click.option("--to", "generation", type=GENERATION, help="[default: the one before]")
-@click.option("--reason", required=True, metavar="TEXT", help="Kept with the generation.")
-@on_guards()
-def rollback(session: Session, generation: int | None, reason: str) -> None:
+def rollback(command: Command) -> None:
     """Return every guard of the context to an earlier generation, as a new one."""
-    body: dict[str, Any] = {"reason": reason}
-    if generation is not None:
-        body["generation"] = generation
+    _generation_flag(command, "--to", "[default: the one before]")
+    command.add_argument(
+        "--reason", required=True, metavar="TEXT", help="Kept with the generation."
+    )
+    on_guards(command, _rollback)
+
+
+def _rollback(session: Session, given: Given) -> None:
+    body: dict[str, Any] = {"reason": given.reason}
+    if given.generation is not None:
+        body["generation"] = given.generation
     act(
         session,
         lambda guard: guard.send("POST", "/v1/policy/rollback", body),

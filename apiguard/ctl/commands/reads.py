@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import click
-
 from apiguard.ctl.acting import act, finish, show, watch, write_table
 from apiguard.ctl.durations import exact
 from apiguard.ctl.errors import RefusedError
 from apiguard.ctl.fleet import ask_all
-from apiguard.ctl.grouping import Commands
 from apiguard.ctl.guard import Guard
 from apiguard.ctl.hints import did_you_mean
-from apiguard.ctl.options import EXIT_CODES, Session, in_seconds, on_guards
+from apiguard.ctl.options import EXIT_CODES, Session, in_seconds, on_guards, whole
 from apiguard.ctl.output import View, align, write
+from apiguard.ctl.parsing import Command, Given, here
 from apiguard.ctl.reading import items, text
 from apiguard.ctl.views import (
     ACTIONS,
@@ -32,40 +30,47 @@ from apiguard.ctl.views import (
 MODES = ("enforce", "shadow", "off")
 
 
-def watched(function: Callable[..., None]) -> Callable[..., None]:
+def watched(command: Command) -> None:
     """Adds ``--watch`` and ``--interval``."""
-    function = click.option(
-        "--interval", default="2s", callback=in_seconds, metavar="DURATION", help="With --watch."
-    )(function)
-    return click.option(
-        "-w", "--watch", "watching", is_flag=True, help="Print what changes, until Ctrl-C."
-    )(function)
+    command.add_argument(
+        "-w",
+        "--watch",
+        dest="watching",
+        action="store_true",
+        help="Print what changes, until Ctrl-C.",
+    )
+    command.add_argument(
+        "--interval",
+        default="2s",
+        type=in_seconds,
+        metavar="DURATION",
+        help="With --watch.  [default: %(default)s]",
+    )
 
 
-def look(
-    session: Session, ask: Callable[[Guard], Any], view: View, watching: bool, interval: int
-) -> None:
+def look(session: Session, given: Given, ask: Callable[[Guard], Any], view: View) -> None:
     """Once, or until Ctrl-C."""
-    if watching:
-        watch(session, ask, view, interval)
+    if given.watching:
+        watch(session, ask, view, given.interval)
     else:
         show(session, ask, view)
 
 
-@click.command(epilog=EXIT_CODES)
-@watched
-@on_guards()
-def status(session: Session, watching: bool, interval: int) -> None:
+def status(command: Command) -> None:
     """Show whether the guard serves, under which policy, and what is wrong with it.
 
-    \b
     Examples:
       apiguard status
       apiguard status -o wide --watch
       apiguard status --server unix:/run/apiguard/admin.sock
     """
-    if watching or not session.tabular:
-        look(session, _get("/v1/status"), STATUS, watching, interval)
+    watched(command)
+    on_guards(command, _status)
+
+
+def _status(session: Session, given: Given) -> None:
+    if given.watching or not session.tabular:
+        look(session, given, _get("/v1/status"), STATUS)
         return
     answers = ask_all(session.guards, _get("/v1/status"))
     write_table(session, STATUS, answers)
@@ -79,65 +84,77 @@ def _get(path: str) -> Callable[[Guard], Any]:
     return lambda guard: guard.get(path)
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("rule", default="")
-@click.option("--buckets", default=20, show_default=True, help="Buckets per limit, with RULE.")
-@watched
-@on_guards()
-def flows(session: Session, rule: str, buckets: int, watching: bool, interval: int) -> None:
+def flows(command: Command) -> None:
     """Show what each rule let through and refused, or the buckets of one RULE.
 
-    \b
     Examples:
       apiguard flows
       apiguard flows telemetry-lists --buckets 5
     """
+    command.add_argument("rule", metavar="RULE", nargs="?", default="")
+    command.add_argument(
+        "--buckets",
+        type=whole(0),
+        default=20,
+        metavar="N",
+        help="Buckets per limit, with RULE.  [default: %(default)s]",
+    )
+    watched(command)
+    on_guards(command, _flows, "[RULE]")
+
+
+def _flows(session: Session, given: Given) -> None:
+    rule: str = given.rule
     if not rule:
         query = {"buckets": "0"} if session.tabular else {}
-        look(session, lambda guard: guard.get("/v1/flows", query), FLOWS, watching, interval)
+        look(session, given, lambda guard: guard.get("/v1/flows", query), FLOWS)
         return
 
     def ask(guard: Guard) -> Any:
-        answer = guard.get("/v1/flows", {"rule": rule, "buckets": str(buckets)})
+        answer = guard.get("/v1/flows", {"rule": rule, "buckets": str(given.buckets)})
         if not items(answer, "rules"):
             known = [text(row, "rule") for row in items(guard.get("/v1/flows"), "rules")]
             hint = did_you_mean(rule, known)
             raise RefusedError(404, f"there is no rule {rule!r}{hint}; apiguard flows lists them")
         return answer
 
-    look(session, ask, BUCKETS, watching, interval)
+    look(session, given, ask, BUCKETS)
 
 
-@click.group(cls=Commands, invoke_without_command=True, epilog=EXIT_CODES)
-@watched
-@on_guards()
-def upstreams(session: Session, watching: bool, interval: int) -> None:
+def upstreams(command: Command) -> None:
     """Show the API servers behind the guard, or drain one.
 
-    \b
     Examples:
       apiguard upstreams
       apiguard upstreams drain 10.0.0.1:6443
     """
-    look(session, _get("/v1/upstreams"), UPSTREAMS, watching, interval)
+    watched(command)
+    on_guards(
+        command, lambda session, given: look(session, given, _get("/v1/upstreams"), UPSTREAMS)
+    )
+    command.holds(
+        {"Commands": {"drain": here(_drain), "undrain": here(_undrain)}}, epilog=EXIT_CODES
+    )
 
 
-@upstreams.command(epilog=EXIT_CODES)
-@click.argument("name", metavar="SERVER")
-@click.option("--reason", default="", metavar="TEXT", help="For the audit.")
-@on_guards()
-def drain(session: Session, name: str, reason: str) -> None:
+def _drain(command: Command) -> None:
     """Send SERVER, an index or HOST:PORT, no new request; what it carries ends by itself."""
-    _set_drained(session, name, "drain", reason)
+    _takes_server(command, "drain")
 
 
-@upstreams.command(epilog=EXIT_CODES)
-@click.argument("name", metavar="SERVER")
-@click.option("--reason", default="", metavar="TEXT", help="For the audit.")
-@on_guards()
-def undrain(session: Session, name: str, reason: str) -> None:
+def _undrain(command: Command) -> None:
     """Send SERVER requests again."""
-    _set_drained(session, name, "undrain", reason)
+    _takes_server(command, "undrain")
+
+
+def _takes_server(command: Command, verb: str) -> None:
+    command.add_argument("server_name", metavar="SERVER")
+    command.add_argument("--reason", default="", metavar="TEXT", help="For the audit.")
+    on_guards(
+        command,
+        lambda session, given: _set_drained(session, given.server_name, verb, given.reason),
+        "SERVER",
+    )
 
 
 def _set_drained(session: Session, name: str, verb: str, reason: str) -> None:
@@ -157,19 +174,27 @@ def _set_drained(session: Session, name: str, verb: str, reason: str) -> None:
     act(session, ask, lambda answer: f"upstream/{text(answer, 'server')} {verb}ed")
 
 
-@click.group(cls=Commands, invoke_without_command=True, epilog=EXIT_CODES)
-@on_guards()
-def enforcement(session: Session) -> None:
+def enforcement(command: Command) -> None:
     """Show or switch what the guard does about requests over their limit.
 
     enforce refuses them, shadow lets them pass and counts, off does not look.
 
-    \b
     Examples:
       apiguard enforcement
       apiguard enforcement set shadow --reason 'INC-7: rule too tight'
       apiguard enforcement reset --reason 'INC-7: over'
     """
+    on_guards(command, _show_enforcement)
+    commands = {"get": here(_get_enforcement), "set": here(_set), "reset": here(_reset)}
+    command.holds({"Commands": commands}, epilog=EXIT_CODES)
+
+
+def _get_enforcement(command: Command) -> None:
+    """Show the switch, what the configuration says and what was set over it."""
+    on_guards(command, _show_enforcement)
+
+
+def _show_enforcement(session: Session, given: Given) -> None:
     show(session, _enforcement, ENFORCEMENT)
 
 
@@ -178,28 +203,25 @@ def _enforcement(guard: Guard) -> Any:
     return answer if isinstance(answer, dict) else {"enforcement": answer}
 
 
-@enforcement.command("get", epilog=EXIT_CODES)
-@on_guards()
-def enforcement_get(session: Session) -> None:
-    """Show the switch, what the configuration says and what was set over it."""
-    show(session, _enforcement, ENFORCEMENT)
-
-
-@enforcement.command("set", epilog=EXIT_CODES)
-@click.argument("mode", type=click.Choice(MODES))
-@click.option("--reason", required=True, metavar="TEXT", help="Kept in the audit.")
-@on_guards()
-def enforcement_set(session: Session, mode: str, reason: str) -> None:
+def _set(command: Command) -> None:
     """Switch every guard of the context to MODE; it survives restarts."""
-    _set_enforcement(session, mode, reason)
+    command.add_argument("mode", metavar="MODE", choices=MODES, help=", ".join(MODES))
+    _audited(command)
+    on_guards(
+        command,
+        lambda session, given: _set_enforcement(session, given.mode, given.reason),
+        "MODE",
+    )
 
 
-@enforcement.command("reset", epilog=EXIT_CODES)
-@click.option("--reason", required=True, metavar="TEXT", help="Kept in the audit.")
-@on_guards()
-def enforcement_reset(session: Session, reason: str) -> None:
+def _reset(command: Command) -> None:
     """Return to what the configuration says."""
-    _set_enforcement(session, None, reason)
+    _audited(command)
+    on_guards(command, lambda session, given: _set_enforcement(session, None, given.reason))
+
+
+def _audited(command: Command) -> None:
+    command.add_argument("--reason", required=True, metavar="TEXT", help="Kept in the audit.")
 
 
 def _set_enforcement(session: Session, mode: str | None, reason: str) -> None:
@@ -210,42 +232,60 @@ def _set_enforcement(session: Session, mode: str | None, reason: str) -> None:
     )
 
 
-@click.command(epilog=EXIT_CODES)
-@click.option(
-    "--kind",
-    type=click.Choice(["actions", "requests"]),
-    default="actions",
-    show_default=True,
-    help="Admin actions, or sampled requests.",
-)
-@click.option("--since", default="1h", callback=in_seconds, metavar="DURATION", show_default=True)
-@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@on_guards()
-def audit(session: Session, kind: str, since: int, limit: int, follow: bool) -> None:
+def audit(command: Command) -> None:
     """Show who did what and why, or requests as they were decided.
 
-    \b
     Examples:
       apiguard audit --since 2h
       apiguard audit --kind requests --follow
     """
-    query = {"kind": kind, "since": exact(since), "limit": str(limit)}
-    view = ACTIONS if kind == "actions" else REQUESTS
+    command.add_argument(
+        "--kind",
+        choices=("actions", "requests"),
+        default="actions",
+        metavar="WHAT",
+        help="Admin actions, or sampled requests.  [default: %(default)s]",
+    )
+    command.add_argument(
+        "--since",
+        default="1h",
+        type=in_seconds,
+        metavar="DURATION",
+        help="How far back.  [default: %(default)s]",
+    )
+    command.add_argument(
+        "--limit",
+        default=200,
+        type=whole(1, 10_000),
+        metavar="N",
+        help="At most so many.  [default: %(default)s]",
+    )
+    command.add_argument(
+        "-f",
+        "--follow",
+        dest="watching",
+        action="store_true",
+        help="Go on with what comes, until Ctrl-C.",
+    )
+    command.set_defaults(interval=1)
+    on_guards(command, _audit)
+
+
+def _audit(session: Session, given: Given) -> None:
+    query = {"kind": given.kind, "since": exact(given.since), "limit": str(given.limit)}
+    actions = given.kind == "actions"
     last: dict[str, str] = {}  # by guard, the last action shown
 
     def ask(guard: Guard) -> Any:
         answer = guard.get("/v1/audit", {**query, "after": last.get(guard.name, "")})
         events = items(answer, "events")
-        if events and follow and session.tabular and kind == "actions":
+        if events and given.watching and session.tabular and actions:
             last[guard.name] = text(events[-1], "id")
         return answer
 
-    look(session, ask, view, follow, 1)
+    look(session, given, ask, ACTIONS if actions else REQUESTS)
 
 
-@click.command(epilog=EXIT_CODES)
-@on_guards()
-def whoami(session: Session) -> None:
+def whoami(command: Command) -> None:
     """Show under which name and role the guard knows you."""
-    show(session, _get("/v1/whoami"), WHOAMI)
+    on_guards(command, lambda session, given: show(session, _get("/v1/whoami"), WHOAMI))

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from apiguard.cli import main
+from tests.commands import Result, invoke
 from tests.net.ctl.fake import TOKEN, FakeGuard
 
 Run = Callable[..., Result]
@@ -47,10 +46,6 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     yield
     monkeypatch.undo()
     time.tzset()
-
-
-def invoke(*arguments: str, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(main, arguments, input=stdin)
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.commands import invoke
 from tests.conftest import Certificates
-from tests.net.ctl.conftest import Run, invoke
+from tests.net.ctl.conftest import Run
 from tests.net.ctl.fake import HOSTILE, FakeGuard, Said, status
 
 BAN = ("ban", "--user", "x", "--reason", "INC-7")

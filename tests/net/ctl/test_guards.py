@@ -6,13 +6,14 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.net.ctl.conftest import Run, invoke
+from tests.commands import invoke
+from tests.net.ctl.conftest import Run
 from tests.net.ctl.fake import POLICY, FakeGuard, Said, override, status
+from tests.net.ctl.terminal import PROGRAM
 
 BAN = ("ban", "--user", "x", "--reason", "INC-7")
 
@@ -140,33 +141,60 @@ def test_contexts_are_listed_chosen_and_deleted(run: Run, tmp_path: Path) -> Non
 def test_a_completion_script_names_the_program(shell: str) -> None:
     done = invoke("completion", shell)
     assert done.exit_code == 0
-    assert "_APIGUARD_COMPLETE" in done.stdout
+    assert "_ARGCOMPLETE" in done.stdout
+    assert "apiguard" in done.stdout
 
 
-def test_bash_accepts_its_completion_script() -> None:
-    script = invoke("completion", "bash").stdout
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+def completed(line: str, folder: Path) -> list[str]:
+    """What a shell is offered where ``line`` ends."""
+    found = folder / "completions"
+    environment = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(found),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run([str(PROGRAM)], env=os.environ | environment, check=True)
+    return [word.strip() for word in found.read_text().split("\n")]
 
 
-def completed(words: str) -> list[str]:
-    """What the shell is offered for the last of ``words``."""
-    environment = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+BASH = """
+source <(apiguard completion bash)
+COMP_LINE="apiguard upstreams dr" COMP_POINT=21
+_python_argcomplete apiguard
+echo "${COMPREPLY[@]}"
+"""
+
+
+def test_bash_completes_by_the_script() -> None:
+    path = f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["apiguard"],
-        executable=str(Path(sys.executable).parent / "apiguard"),
-        env=os.environ | environment | {"_APIGUARD_COMPLETE": "bash_complete"},
-        capture_output=True,
-        text=True,
+        ["bash", "-c", BASH], env=os.environ | {"PATH": path}, capture_output=True, text=True,
         check=True,
-    )
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == ("drain", "")
 
 
-def test_commands_options_and_contexts_are_completed(run: Run) -> None:
-    assert completed("apiguard s") == ["scale", "status", "serve"]
-    assert completed("apiguard policy ro") == ["rollback"]
-    assert completed("apiguard top --ov") == ["--over"]
-    assert completed("apiguard status --context o") == ["one"]
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("apiguard s", ["scale", "serve", "status"]),
+        ("apiguard policy ro", ["rollback"]),
+        ("apiguard top --ov", ["--over"]),
+        ("apiguard top --over ", ["10m", "10s", "1m"]),
+        ("apiguard top -o w", ["wide"]),
+        ("apiguard status --context o", ["one"]),
+        ("apiguard --context one sta", ["status"]),
+        ("apiguard config use-context ", ["one"]),
+        ("apiguard enforcement set sh", ["shadow"]),
+        ("apiguard overrides delete --wi", ["--with-reason"]),
+    ],
+)
+def test_what_may_follow_is_completed(
+    run: Run, tmp_path: Path, line: str, offered: list[str]
+) -> None:
+    assert sorted(completed(line, tmp_path)) == offered
 
 
 @pytest.mark.parametrize(
