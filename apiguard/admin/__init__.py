@@ -11,6 +11,7 @@ dead worker delays nothing here; only changes and explanations ask workers, for 
 ``handlers``     state, servers, top, audit; ``policies`` and ``overriding`` what operators change
 ``parameters``   queries and bodies, read strictly; ``refusals`` what operations refuse, as Status
 ``views``        the supervisor's state as plain values; ``replies`` writes them
+``openapi``      the port described, from that table and the types of ``openapi_shapes``
 ``exporter``     totals and reports as Prometheus metrics, at scrape time; ``answers`` counts ours
 
 Every error is a Kubernetes Status.

@@ -17,6 +17,7 @@ from apiguard.admin.answers import Answers
 from apiguard.admin.files import AdminFiles
 from apiguard.admin.handlers import Handlers
 from apiguard.admin.listener import IDLE_SECONDS, Listener, find
+from apiguard.admin.openapi import OpenApiHandlers
 from apiguard.admin.overriding import OverrideHandlers
 from apiguard.admin.parameters import ParameterError
 from apiguard.admin.policies import PolicyHandlers
@@ -62,6 +63,7 @@ class AdminServer:
                 Handlers(supervisor, self._files, self._answers),
                 PolicyHandlers(supervisor),
                 OverrideHandlers(supervisor),
+                OpenApiHandlers(),
             )
         )
         self._runner = web.AppRunner(

@@ -39,6 +39,7 @@ ROUTES: Final = (
     Route("GET", "/livez", "livez", None),
     Route("GET", "/readyz", "readyz", None),
     Route("GET", "/metrics", "metrics", _METRICS),
+    Route("GET", "/openapi.json", "get_openapi", _METRICS),
     Route("GET", "/v1/whoami", "get_whoami", _METRICS),
     Route("GET", "/v1/status", "get_status", _VIEWER),
     Route("GET", "/v1/flows", "get_flows", _VIEWER, ("rule", "buckets")),
