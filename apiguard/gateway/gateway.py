@@ -32,7 +32,7 @@ from apiguard.kube.identity import Caller, user_agent_family
 from apiguard.kube.requestinfo import RequestInfo, parse_request
 from apiguard.kube.status import Representation, negotiate
 from apiguard.limiter.flow import Flow, Mode
-from apiguard.limiter.limiter import Limiter, Peek, Shed
+from apiguard.limiter.limiter import ADMITTED, Limiter, Peek, Permit, Shed
 from apiguard.memo import Memo
 from apiguard.policy.config import Enforcement, GuardConfig
 from apiguard.policy.judging import Judge
@@ -60,6 +60,7 @@ LONGEST_USER_AGENT = 512
 
 # Members off their Enum cost 40 ns a look on Python 3.11, globals 10.
 _ENFORCE = Mode.ENFORCE
+_SHADOW = Mode.SHADOW
 _ORDINARY, _EXEMPT, _LONG = Lane
 _PLAIN, _FRONT_PROXY = Kind
 
@@ -220,16 +221,17 @@ class Gateway:
         caller = client.caller
         flow = self.policy.match(info, caller)
         over = False
+        verdict: Permit | Shed
         if self._limits and not flow.exempt:
-            if flow.mode is _ENFORCE:
-                enforced = self._enforces
-                verdict = self.limiter.acquire(flow, info, caller, now, shadow=not enforced)
+            mode = flow.mode
+            if mode is _ENFORCE and self._enforces:
+                verdict = self.limiter.acquire(flow, info, caller, now)
+            elif mode is _ENFORCE or (mode is _SHADOW and not flow.parts):
+                verdict, over = ADMITTED, self.limiter.would_refuse(flow, info, caller, now)
             else:
-                verdict, enforced = self._judge.judge(flow, info, caller, now)
+                verdict, over = self._judge.judge(flow, info, caller, now)
             if isinstance(verdict, Shed):
-                if enforced:
-                    return self._shed(verdict, flow, info, client, line)
-                over = True
+                return self._shed(verdict, flow, info, client, line)
         lane = _LONG if info.long_running else _EXEMPT if flow.exempt else _ORDINARY
         upgrade = block.upgrade and upgrade_asked(line.method, block)
         fields = client.upgrade_fields if upgrade else client.fields

@@ -49,15 +49,15 @@ class Judge:
     def judge(
         self, flow: Flow, info: RequestInfo, caller: Caller, now: float
     ) -> tuple[Permit | Shed, bool]:
-        """Charge one request. A Shed is a refusal if the second value is true, else a count."""
+        """Charge one request. The second value: whether limits that only count would refuse it."""
         refusing, counting = self.split(flow, info, caller)
         if refusing is not None:
             verdict = self._limiter.acquire(refusing, info, caller, now)
             if isinstance(verdict, Shed):
-                return verdict, True
+                return verdict, False
         if counting is not None:
-            return self._limiter.acquire(counting, info, caller, now, shadow=True), False
-        return ADMITTED, True
+            return ADMITTED, self._limiter.would_refuse(counting, info, caller, now)
+        return ADMITTED, False
 
     def peek(self, flow: Flow, info: RequestInfo, caller: Caller, now: float) -> tuple[Peek, bool]:
         """What ``judge`` would answer, charging nothing, with every bucket of the flow.

@@ -116,10 +116,22 @@ def test_rate_zero_refuses_with_an_infinite_wait() -> None:
 
 def test_shadow_counts_what_it_would_refuse_with_buckets_as_if_enforced() -> None:
     limiter, asked = Limiter(), flow(limit(1, 3))
-    answers = [limiter.acquire(asked, LIST_PODS, ALICE, 0.0, shadow=True) for _ in range(5)]
-    assert [isinstance(a, Shed) for a in answers] == [False] * 3 + [True] * 2
+    answers = [limiter.would_refuse(asked, LIST_PODS, ALICE, 0.0) for _ in range(5)]
+    assert answers == [False] * 3 + [True] * 2
     (view,) = limiter.changed()
     assert (view.admitted, view.refused, view.would_refuse, view.level) == (3, 0, 2, 0.0)
+
+
+def test_shadow_charges_no_limit_for_what_another_would_refuse() -> None:
+    limiter, asked = Limiter(), flow(limit(1, 3, id_="rule/all"), limit(1, 1, id_="rule/one"))
+    assert [limiter.would_refuse(asked, LIST_PODS, ALICE, 0.0) for _ in range(3)] == [
+        False,
+        True,
+        True,
+    ]
+    wide, narrow = limiter.changed()
+    assert (wide.admitted, wide.would_refuse, wide.level) == (1, 0, 2.0)
+    assert (narrow.admitted, narrow.would_refuse, narrow.level) == (1, 2, 0.0)
 
 
 def test_changed_reports_each_used_bucket_once_in_turn() -> None:
