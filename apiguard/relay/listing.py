@@ -281,7 +281,8 @@ def answer(serve: ServeList, cache: WatchCache, bodies: BodyCache) -> ListAnswer
     """One reader's way through the body."""
     query, snapshot = serve.query, serve.snapshot
     selection = query.selection
-    few = None if query.limit or query.start else indexed(selection, snapshot, cache)
+    paged = bool(query.limit or query.start) and not _single(selection, cache)
+    few = None if paged else indexed(selection, snapshot, cache)
     if few is not None:
         content = items_content(cache.form, few)
     else:
@@ -293,13 +294,18 @@ def answer(serve: ServeList, cache: WatchCache, bodies: BodyCache) -> ListAnswer
     return ListAnswer(content, cache.form, snapshot.revision, prefix, lead)
 
 
+def _single(selection: Selection, cache: WatchCache) -> bool:
+    """Whether at most one object is asked for: upstream reads its key and does not page."""
+    return selection.name is not None and bool(selection.namespace or not cache.spec.namespaced)
+
+
 def indexed(selection: Selection, snapshot: Snapshot, cache: WatchCache) -> Source | None:
     """The few items a name or a node selects, without a walk; None where no index helps.
 
     Pods without a node are many and stand in no index.
     """
     name = selection.name
-    if name is not None and (selection.namespace or not cache.spec.namespaced):
+    if name is not None and _single(selection, cache):
         found = snapshot.get(key_of(selection.namespace, name))
         items: tuple[Item, ...] = () if found is None else (found,)
     elif selection.node and snapshot.change == cache.snapshot().change:

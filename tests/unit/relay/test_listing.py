@@ -423,6 +423,15 @@ def test_an_empty_list_of_metadata_has_no_items_at_all() -> None:
     assert served(filled(empty, spec(metadata_only=True)), {"resourceVersion": "0"}) == empty
 
 
+def test_one_object_has_no_further_page() -> None:
+    """Though others follow it, of which a plain page says so."""
+    cache = with_pods([pod("a/x", 1), pod("a/y", 1)], 1)
+    query = {"limit": "1", "resourceVersion": "1", "fieldSelector": "metadata.name=x"}
+    page = json.loads(served(cache, query, "a"))
+    assert page["metadata"] == {"resourceVersion": "1"}
+    assert [item["metadata"]["name"] for item in page["items"]] == ["x"]
+
+
 def test_tokens_of_what_no_watch_cache_holds_begin_without_a_slash() -> None:
     events = dataclasses.replace(spec(), cached_upstream=False)
     cache = filled(listed([pod("a/x", 1), pod("a/y", 1)], 1), events)
