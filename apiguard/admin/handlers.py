@@ -238,8 +238,9 @@ def _server_index(name: str, servers: Sequence[str]) -> int | None:
 
 
 async def _reason(request: web.Request) -> str:
-    """From the body, or from the query where there is none. Raises ParameterError."""
+    """From the body, or from the query where there is none. Raises ParameterError for either."""
+    asked = reason_of(request)
     if not request.can_read_body:
-        return reason_of(request)
+        return asked
     body = await body_of(request, DrainBody, DRAIN)
-    return checked_reason(body.reason) or reason_of(request)
+    return checked_reason(body.reason) or asked
