@@ -116,9 +116,13 @@ class Verbs:
         if wanted.start:
             start = f"{scope}/{wanted.start}" if scope else wanted.start
             found = [item for item in found if item.key >= start]
-        if not wanted.limit or len(found) <= wanted.limit:
+        if not wanted.limit or len(found) < wanted.limit:
             return _Page(found, "", None)
         last = found[wanted.limit - 1].key
+        named = wanted.selectors.fields.exact("metadata.name") is not None
+        single = named and (scope or not resource.namespaced)
+        if single or not _follows(items, last, scope):
+            return _Page(found, "", None)
         token = options.encode_token(revision, last, scope, cached=resource.cached)
         remaining = len(found) - wanted.limit if wanted.selectors.empty else None
         return _Page(found[: wanted.limit], token, remaining)
@@ -301,6 +305,13 @@ class _Page:
     items: list[Item] | tuple[Item, ...]
     token: str
     remaining: int | None
+
+
+def _follows(items: tuple[Item, ...], last: str, scope: str) -> bool:
+    """Whether anything of the scope comes behind ``last``, selected or not: a reader that stops
+    there cannot know."""
+    prefix = f"{scope}/" if scope else ""
+    return any(item.key > last and item.key.startswith(prefix) for item in items)
 
 
 def _scope(resource: Resource, target: Target, wanted: ListOptions) -> str:
