@@ -8,6 +8,7 @@ turn on the same machine, because only ratios carry over to another one.
 How a figure comes about::
 
     responder.py     upstream: fixed bytes, lists, watches; its own epoll loop, on the first CPU
+    podserver.py     upstream of relays: 10,000 pods (pods.py), changed when a client says so
     generator/       clients: closed loop, open loop, watchers, handshakes; on the first CPU too
     peers/           the proxies under test, each alone on the last CPU
     cases/           one file per question: which peers, which traffic, what must hold

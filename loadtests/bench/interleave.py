@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from loadtests.bench.cases.case import EVENTS_PER_SECOND, Case, Row
+from loadtests.bench.cases.case import EVENTS_PER_SECOND, PODS, Case, Row
 from loadtests.bench.certificates import Certificates
 from loadtests.bench.generator.spec import Numbers, Spec
 from loadtests.bench.peers.peer import Caller, Running, Setting
 from loadtests.bench.processes import Cpus, Fleet, free_port, running_on
 
-_GENERATOR_GRACE = 90.0
+_GENERATOR_GRACE = 300.0  # thousands of handshakes on a busy machine
 _MICROSECONDS = 1e6
 _CALIBRATION_SECONDS = 1.5
 
@@ -75,7 +75,7 @@ def _take_turns(
         for row in rows:
             around.say(f"{case.name}: round {turn + 1}, {row.name}")
             spec = spec_of(row, started[row.peer.name], setting)
-            spec = replace(spec, seconds=plan.seconds * row.seconds, rate=rate)
+            spec = replace(spec, seconds=plan.seconds * row.seconds, rate=rate or row.rate)
             samples[row.name].append(window(spec, setting.cpus))
 
 
@@ -118,19 +118,20 @@ def surround(case: Case, around: Surroundings, fleet: Fleet) -> Setting:
     """The case's upstream, started, and where its proxies find everything."""
     plain, tls = free_port(), free_port()
     issued = around.certificates
+    rate = () if case.upstream == PODS else (str(EVENTS_PER_SECOND),)
     fleet.start(
-        "responder",
+        "upstream",
         [
-            *(sys.executable, "-m", "loadtests.bench.responder", str(plain), str(tls)),
+            *(sys.executable, "-m", case.upstream, str(plain), str(tls)),
             *(str(issued.certificate), str(issued.key), str(issued.authority)),
-            str(EVENTS_PER_SECOND),
+            *rate,
         ],
         cpus=around.cpus.others,
         ports=[plain, tls],
     )
     folder = around.folder / case.name
     upstream = tls if case.secure else plain
-    return Setting(fleet, around.cpus, folder, issued, case.secure, upstream)
+    return Setting(fleet, around.cpus, folder, issued, case.secure, upstream, plain)
 
 
 def _start(rows: Sequence[Row], setting: Setting) -> dict[str, Running]:
@@ -154,6 +155,11 @@ def spec_of(row: Row, proxy: Running, setting: Setting) -> Spec:
         warmup=row.warmup,
         token=caller.token,
         certificate=caller.certificate,
+        rate=row.rate,
+        pods=row.pods,
+        stalled=row.stalled,
+        pace=proxy.pace,
+        probe=proxy.probe,
     )
 
 

@@ -17,6 +17,9 @@ _HEADINGS = {
     "p99_ms": "P99 ms",
     "p999_ms": "P99.9 ms",
     "growth_kib": "KiB/{unit}",
+    "callback_ms": "longest callback, CPU ms",
+    "lag_ms": "loop lag P99.9, CPU ms",
+    "share": "resident/stored",
     "connection_kib": "KiB/idle connection",
 }
 _SPREAD = "  (least-greatest)"

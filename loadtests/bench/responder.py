@@ -6,12 +6,13 @@ A LIST path answers 40 MB, ``watch=1`` opens a stream of 4 KB events, ``SEEN_PAT
 arrived, everything else is a 2 KB object. Sockets are driven by hand rather than through asyncio:
 with ``ssl.SSLSocket`` an answer costs about 10 µs over TLS, half of what a transport on memory BIOs
 needs, and what upstream does not use on the shared CPU is left to the generator. Requests are
-trusted: they come from proxies that this harness started, and none has a body.
+trusted: they come from proxies that this harness started. Their bodies are read over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import ssl
@@ -28,10 +29,12 @@ PRESENTED = "Presented-Certificate"
 """After the head that arrived, ``SEEN_PATH`` names the common name of the client certificate."""
 
 _SEEN = f"GET {SEEN_PATH} ".encode()
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _READ = 65536
 _SLICE = 128 * 1024
 _SLICES_PER_TURN = 4
 _WATCH_BACKLOG = 8 * 1024 * 1024  # a proxy that lags further behind has lost the case
+_NEVER = 1e6  # seconds: epoll takes no infinity
 _BUSY = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 
 
@@ -120,7 +123,8 @@ class Responder:
     def __init__(self, plain_port: int, tls_port: int, tls: ssl.SSLContext, rate: float) -> None:
         self._epoll = select.epoll()
         self._tls = tls
-        self._interval = 1.0 / rate
+        self._interval = self._due = 0.0
+        self.pace(rate)
         self._clients: dict[int, Client] = {}
         self._watchers: set[int] = set()
         self._listeners: dict[int, tuple[socket.socket, bool]] = {}
@@ -136,19 +140,18 @@ class Responder:
 
     def serve(self) -> None:
         """Until killed."""
-        due = time.monotonic() + self._interval
         while True:
-            pause = max(0.0, due - time.monotonic()) if self._watchers else -1
+            pause = max(0.0, self._due - time.monotonic()) if self._watchers else -1
             for descriptor, mask in self._epoll.poll(pause):
                 if descriptor in self._listeners:
                     self._accept(*self._listeners[descriptor])
                 elif descriptor in self._clients:
                     self._handle(descriptor, self._clients[descriptor], mask)
             now = time.monotonic()
-            if self._watchers and now >= due:
+            if self._watchers and now >= self._due:
                 self._publish()
-                due += self._interval
-            due = max(due, now)
+                self._due += self._interval
+            self._due = max(self._due, now)
 
     def _accept(self, listener: socket.socket, secure: bool) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -180,14 +183,18 @@ class Responder:
         while client.more_is_decrypted():
             client.input += client.read()
         while (end := client.input.find(b"\r\n\r\n")) >= 0:
-            head, client.input = client.input[:end], client.input[end + 4 :]
-            self._answer(descriptor, client, head)
+            head = client.input[:end]
+            body = int(length[1]) if (length := _LENGTH.search(head)) else 0
+            if len(client.input) < end + 4 + body:
+                return
+            client.input = client.input[end + 4 + body :]
+            self.answer(descriptor, client, head)
 
-    def _answer(self, descriptor: int, client: Client, head: bytes) -> None:
+    def answer(self, descriptor: int, client: Client, head: bytes) -> None:
+        """Send what belongs to a request."""
         line = head[: head.find(b"\r\n")]
         if b"watch=1" in line:
-            client.send(self._watch_head)
-            self._watchers.add(descriptor)
+            self.watch(descriptor, client)
         elif line.startswith(b"GET /api/v1/pods?"):
             client.send(self._list)
         elif line.startswith(_SEEN):
@@ -195,10 +202,24 @@ class Responder:
         else:
             client.send(self._object)
 
+    def watch(self, descriptor: int, client: Client) -> None:
+        """From here on the client is sent what happens."""
+        client.send(self._watch_head)
+        self._watchers.add(descriptor)
+
+    def pace(self, rate: float) -> None:
+        """So many events a second from now on; 0 for none."""
+        self._interval = 1.0 / rate if rate else _NEVER
+        self._due = time.monotonic() + self._interval
+
+    def event(self) -> bytes:
+        """What has happened now: one line."""
+        self._event += 1
+        return traffic.event(self._event)
+
     def _publish(self) -> None:
         """One event to every watcher, as an apiserver does on one change."""
-        self._event += 1
-        data = traffic.chunk(traffic.event(self._event))
+        data = traffic.chunk(self.event())
         for descriptor in tuple(self._watchers):
             client = self._clients[descriptor]
             client.send(data)
@@ -220,14 +241,20 @@ class Responder:
             self._epoll.modify(descriptor, select.EPOLLIN)
 
 
-def main(arguments: list[str]) -> None:
-    plain_port, tls_port, certificate, key, authority, rate = arguments
+def serving_tls(certificate: str, key: str, authority: str) -> ssl.SSLContext:
+    """From paths of PEM files."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     # As kube-apiserver does: who has a client certificate may show it.
     tls.load_verify_locations(authority)
     tls.verify_mode = ssl.CERT_OPTIONAL
     tls.set_alpn_protocols(["http/1.1"])
+    return tls
+
+
+def main(arguments: list[str]) -> None:
+    plain_port, tls_port, certificate, key, authority, rate = arguments
+    tls = serving_tls(certificate, key, authority)
     Responder(int(plain_port), int(tls_port), tls, float(rate)).serve()
 
 

@@ -111,6 +111,12 @@ def chunk(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
+def chunked(body: bytes) -> bytes:
+    """A whole answer in chunks of the size Go's server writes."""
+    parts = [body[at : at + _LIST_CHUNK] for at in range(0, len(body), _LIST_CHUNK)]
+    return b"".join([watch_head(), *map(chunk, parts), b"0\r\n\r\n"])
+
+
 def a_list() -> bytes:
     """A PodList of exactly ``LIST_BYTES``."""
     item = _padded("Pod", "item", 4095)
@@ -123,9 +129,7 @@ def a_list() -> bytes:
 
 def list_answer() -> bytes:
     """The whole answer to a LIST, chunked."""
-    body = a_list()
-    parts = [body[at : at + _LIST_CHUNK] for at in range(0, len(body), _LIST_CHUNK)]
-    return b"".join([watch_head(), *map(chunk, parts), b"0\r\n\r\n"])
+    return chunked(a_list())
 
 
 def common() -> Traffic:

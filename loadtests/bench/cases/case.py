@@ -8,6 +8,10 @@ from loadtests.bench.peers.peer import Peer
 
 EVENTS_PER_SECOND = 100.0
 
+FIXED = "loadtests.bench.responder"
+PODS = "loadtests.bench.podserver"
+"""Upstreams: fixed answers, or a collection of pods that changes when told to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -16,6 +20,9 @@ class Row:
     ``label`` defaults to the peer's name; a peer in several rows of a case runs once.
     ``connections`` of the generator, ``seconds`` as a factor of the run's window. ``caller`` is one
     of those the running peer knows; "" sends the tokens of the traffic.
+
+    For relays: ``rate`` changes a second upstream, of the first ``pods``; ``stalled`` of the
+    watchers read nothing.
     """
 
     peer: Peer
@@ -26,6 +33,9 @@ class Row:
     warmup: float = 0.5
     seconds: float = 1.0
     caller: str = ""
+    rate: float = 0.0
+    pods: int = 0
+    stalled: int = 0
 
     @property
     def name(self) -> str:
@@ -47,6 +57,7 @@ class Case:
     unit: str
     rows: tuple[Row, ...]
     secure: bool = True
+    upstream: str = FIXED
     half_load_of: str = ""
     fresh: bool = False
     rounds: int = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loadtests.bench.cases.case import Case, Row
+from loadtests.bench.cases.relay import RELAY_CASES
 from loadtests.bench.peers.direct import DIRECT
 from loadtests.bench.peers.guard import guard
 from loadtests.bench.peers.haproxy import HAPROXY
@@ -133,4 +134,5 @@ CASES = (
     HANDSHAKES,
     IDENTITY,
     OBSERVABILITY,
+    *RELAY_CASES,
 )

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from loadtests.bench.generator import closed_loop, handshakes, open_loop, streams, waves
+from loadtests.bench.generator import closed_loop, handshakes, open_loop, relayed, streams, waves
 from loadtests.bench.generator.spec import Numbers, Spec, WrongAnswerError
 
 MODES: dict[str, Callable[[Spec], Numbers]] = {
@@ -17,6 +17,13 @@ MODES: dict[str, Callable[[Spec], Numbers]] = {
     "lists": streams.fetch_lists,
     "stall": streams.stall,
     "handshakes": handshakes.run,
+    "relay-lists": relayed.lists,
+    "relay-lag": relayed.lag,
+    "relay-watch": relayed.watch,
+    "relay-nodes": relayed.nodes,
+    "relay-idle": relayed.idle,
+    "relay-fill": relayed.fill,
+    "relay-stall": relayed.stall,
 }
 
 

@@ -25,9 +25,13 @@ class Spec:
     connections: int = 64
     warmup: float = 0.5
     seconds: float = 2.0
-    rate: float = 0.0  # requests per second of the open loop
+    rate: float = 0.0  # requests per second of the open loop; changes upstream of relays
     token: str = ""  # instead of the traffic's own
     certificate: str = ""  # PEM file of certificate and key, presented instead of any token
+    pods: int = 0  # how many of them change
+    stalled: int = 0  # watchers that read nothing
+    pace: int = 0  # plain port where ``rate`` and ``pods`` are set
+    probe: str = ""  # file of the proxy's loop probe
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))

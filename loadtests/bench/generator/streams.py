@@ -18,12 +18,10 @@ from loadtests.bench.generator.connection import (
     connect,
     status_of,
 )
+from loadtests.bench.generator.memory import settled
 from loadtests.bench.generator.spec import Numbers, Spec, WrongAnswerError
 
 _SILENCE = 10.0
-_SETTLED_SAMPLES = 5
-_SETTLING_STEP = 0.2
-_SETTLING_DEADLINE = 10.0
 
 
 def watch(spec: Spec) -> Numbers:
@@ -48,13 +46,15 @@ def stall(spec: Spec) -> Numbers:
     request = traffic.TRAFFIC[spec.traffic]().requests[0]
     tls = client_tls(spec.authority)
     checker = ListChecker()
-    Streams([connect(spec.port, tls)], [checker], request).until(lambda: checker.lists > 0)
-    before = _settled_memory(spec.proxy)
+    streams = Streams()
+    streams.add(connect(spec.port, tls), checker, request)
+    streams.until(lambda: checker.lists > 0)
+    before = settled(spec.proxy)
     stalled = _used_connections(spec, tls)
-    idle = _settled_memory(spec.proxy)
+    idle = settled(spec.proxy)
     for connection in stalled:
         connection.send(request)
-    full = _settled_memory(spec.proxy)
+    full = settled(spec.proxy)
     for connection in stalled:
         if status_of(_some_bytes(connection)) != 200:
             raise WrongAnswerError("a stalled reader was not answered 200")
@@ -206,18 +206,15 @@ class Dechunker:
 class Streams:
     """Connections whose answers are read as they come."""
 
-    def __init__(
-        self, connections: Sequence[Connection], readers: Sequence[Reader], request: bytes
-    ) -> None:
+    def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._request = request
-        self._pairs = {
-            connection.fileno(): (connection, reader)
-            for connection, reader in zip(connections, readers, strict=True)
-        }
-        for connection in connections:
-            self._epoll.register(connection.fileno(), select.EPOLLIN)
-            connection.send(request)
+        self._open: dict[int, tuple[Connection, Reader, bytes]] = {}
+
+    def add(self, connection: Connection, reader: Reader, request: bytes) -> None:
+        """Sends ``request``; ``reader`` is fed what comes back, and may send it again."""
+        self._open[connection.fileno()] = connection, reader, request
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
+        connection.send(request)
 
     def until(self, enough: Callable[[], bool]) -> None:
         """Read until ``enough()`` says so."""
@@ -226,45 +223,32 @@ class Streams:
             if not ready:
                 raise WrongAnswerError(f"nothing arrived for {_SILENCE:.0f} s")
             for descriptor, _ in ready:
-                connection, reader = self._pairs[descriptor]
+                connection, reader, request = self._open[descriptor]
                 if data := connection.receive():
-                    reader.feed(connection, data, self._request)
+                    reader.feed(connection, data, request)
+
+    def read_for(self, seconds: float) -> None:
+        """Whatever arrives within the next ``seconds``."""
+        end = time.perf_counter() + seconds
+        self.until(lambda: time.perf_counter() >= end)
 
 
 def _measure(spec: Spec, readers: Sequence[Reader]) -> Numbers:
     request = traffic.TRAFFIC[spec.traffic]().requests[0]
     tls = client_tls(spec.authority)
-    connections = [connect(spec.port, tls) for _ in readers]
-    streams = Streams(connections, readers, request)
-    _read_for(streams, spec.warmup)
+    streams = Streams()
+    for reader in readers:
+        streams.add(connect(spec.port, tls), reader, request)
+    streams.read_for(spec.warmup)
     streams.until(lambda: all(reader.units for reader in readers))
     units = sum(reader.units for reader in readers)
     before, started = procfs.cpu_seconds(spec.proxy), time.perf_counter()
-    _read_for(streams, spec.seconds)
+    streams.read_for(spec.seconds)
     return {
         "units": sum(reader.units for reader in readers) - units,
         "cpu_seconds": procfs.cpu_seconds(spec.proxy) - before,
         "seconds": time.perf_counter() - started,
     }
-
-
-def _read_for(streams: Streams, seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    streams.until(lambda: time.perf_counter() >= end)
-
-
-def _settled_memory(proxy: int) -> int:
-    """Resident bytes once they rise no more. Raises ``WrongAnswerError`` if they go on."""
-    greatest, still = 0, 0
-    deadline = time.monotonic() + _SETTLING_DEADLINE
-    while still < _SETTLED_SAMPLES:
-        if time.monotonic() > deadline:
-            raise WrongAnswerError("the proxy's memory keeps growing")
-        time.sleep(_SETTLING_STEP)
-        now = procfs.resident_bytes(proxy)
-        still = still + 1 if now <= greatest else 0
-        greatest = max(greatest, now)
-    return greatest
 
 
 def _some_bytes(connection: Connection) -> bytes:

@@ -113,6 +113,7 @@ def _starter(
     return start
 
 
+_OPTIONAL = ("relay", "bounds")
 Sections = dict[str, dict[str, object]]
 """Sections of a GuardConfig; where to listen and whom to ask is filled in."""
 
@@ -129,6 +130,7 @@ def launch(
     rules: str,
     sections: Sections,
     callers: Mapping[str, Caller] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Running:
     """Start a guard under the policy ``rules`` that is ready. Raises ``StartError``."""
     port, admin = free_port(), free_port()
@@ -138,9 +140,10 @@ def launch(
         [sys.executable, "-m", "apiguard.cli", "serve", "--config", str(file)],
         cpus=setting.cpus.proxy,
         ports=[admin],
+        environment=environment,
     )
     _wait_until_ready(name, admin)
-    return Running(name, port, process, admin, callers or {})
+    return Running(name, port, process, admin, callers or {}, setting.plain_port)
 
 
 def _write_files(
@@ -168,6 +171,7 @@ def _write_files(
                 "stateDir": str(state),
                 "workers": 1,
                 "policyFile": "policy.yaml",
+                **{name: sections[name] for name in _OPTIONAL if name in sections},
             },
             sort_keys=False,
         )

@@ -13,7 +13,10 @@ from loadtests.bench.processes import Cpus, Fleet
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One case's surroundings. ``secure`` means TLS on both sides, else plain HTTP on both."""
+    """One case's surroundings. ``secure`` means TLS on both sides, else plain HTTP on both.
+
+    ``plain_port`` reaches the upstream without TLS, to be told what the harness wants of it.
+    """
 
     fleet: Fleet
     cpus: Cpus
@@ -21,6 +24,7 @@ class Setting:
     certificates: Certificates
     secure: bool
     upstream_port: int
+    plain_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,9 @@ class Caller:
 class Running:
     """A started proxy: where it listens and the root of its process tree.
 
-    ``admin`` is the guard's other port; ``callers`` are those a row can name.
+    ``admin`` is the guard's other port; ``callers`` are those a row can name; ``pace`` is a plain
+    port that is told how often the collection of pods behind it changes; ``probe`` is the
+    file in which the proxy's loop writes down how long it was kept.
     """
 
     name: str
@@ -43,6 +49,8 @@ class Running:
     process: int
     admin: int = 0
     callers: Mapping[str, Caller] = field(default_factory=dict)
+    pace: int = 0
+    probe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
