@@ -8,7 +8,8 @@
               ever sent twice
 ``asking``    Wanted, Form: whether a request may be the relay's, and what it asks for
 ``relaydesk`` RelayDesk: who asks, may they, is there a cache, is it fresh enough, list or watch;
-              by stretches: ``eligible``, ``clearance``, ``proving``, ``answering``
+              by stretches: ``eligible``, ``clearance``, ``proving``, ``answering``,
+              ``compressing``
 ``lobby``     Lobby: everybody at the desk, in whose turn they go on, and the ways out
 ``driver``    what the desk wishes for from whoever has sockets
 ``feeds``     Feed: one cache with everything around it, and who waits for it

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from apiguard.gateway.feeds import Feed
 from apiguard.relay.freshness import Proof
+from apiguard.relay.packing import Pack
 
 
 class Driver(Protocol):
@@ -22,6 +23,9 @@ class Driver(Protocol):
 
     def check(self, feed: Feed, revision: int) -> None:
         """Fetch a metadata-only list exactly at ``revision``, then ``checked`` if it came."""
+
+    def pack(self, wish: Pack) -> None:
+        """Call ``compress`` on another thread, then ``packed`` with what it returned."""
 
     def reachable(self) -> bool:
         """Whether any API server can be asked."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from apiguard.gateway.answering import Answering
 from apiguard.gateway.asking import FeedKey
 from apiguard.gateway.clearance import Clearance
+from apiguard.gateway.compressing import Compressing
 from apiguard.gateway.decision import Decision, Forward
 from apiguard.gateway.driver import Driver
 from apiguard.gateway.eligible import Eligible, allows_relaxed
@@ -39,6 +40,7 @@ from apiguard.policy.relayrule import RelayUse
 from apiguard.relay.bodies import BodyCache
 from apiguard.relay.digest import same
 from apiguard.relay.freshness import Proof as FreshnessProof
+from apiguard.relay.packing import Block, Pack
 from apiguard.relay.reflector import Phase
 from apiguard.wire.messages import HeaderBlock, RequestLine
 
@@ -102,6 +104,7 @@ class RelayDesk:
             bodies=self.bodies,
             rng=rng,
         )
+        self.compressing = Compressing(lobby, driver)
         self._fanout_at = 0.0
 
     # -- a request -----------------------------------------------------------------------------
@@ -203,6 +206,10 @@ class RelayDesk:
         """There was no answer to a proof."""
         self._proving.unproven(feed, proof)
 
+    def packed(self, wish: Pack, block: Block | None) -> None:
+        """A piece is compressed; None where that failed."""
+        self.compressing.done(wish, block)
+
     def rested(self, feed: Feed, reason: str, now: float) -> None:
         """The feed stopped by itself: whoever waits for it goes upstream."""
         feed.lost_at = 0.0
@@ -230,6 +237,10 @@ class RelayDesk:
     def soon(self, serving: Serving) -> None:
         """Another step of sending, in the next turn."""
         self._lobby.soon(serving)
+
+    def pack(self, serving: Serving, wish: Pack) -> None:
+        """Another step of sending, when the piece is compressed."""
+        self.compressing.want(serving, wish)
 
     def work(self, until: float) -> bool:
         """Lets those who are ready go on, each by one step, until the clock says ``until``; returns

@@ -21,6 +21,7 @@ from apiguard.kube.status import Representation, Status
 from apiguard.relay.bodies import PIECE, ListAnswer
 from apiguard.relay.eventlog import Frame
 from apiguard.relay.fanout import Fanout
+from apiguard.relay.packing import GzipAnswer, Pack, accepts_gzip
 from apiguard.relay.watcher import Ending, Watcher
 from apiguard.relay.watching import Begin
 from apiguard.wire.messages import (
@@ -46,6 +47,9 @@ class Desk(Protocol):
 
     def soon(self, serving: Serving) -> None:
         """Call ``serving.step`` after what was written has been flushed."""
+
+    def pack(self, serving: Serving, wish: Pack) -> None:
+        """Have it compressed, then the same."""
 
     def left(self, serving: Serving) -> None:
         """The serving is over: whatever is kept for it can go."""
@@ -108,7 +112,7 @@ class Serving:
         self.successor: Exchange | None = None
         self.watcher: Watcher | None = None
         self._fanout: Fanout | None = None
-        self._answer: ListAnswer | None = None
+        self._answer: ListAnswer | GzipAnswer | None = None
         self._ahead: bytes | None = None
         self._burst = 0  # bytes written in the turn numbered _turn
         self._turn = -1
@@ -173,7 +177,8 @@ class Serving:
 
     def answer_list(self, answer: ListAnswer, lines: bytes) -> None:
         """``lines`` are further header lines."""
-        self._answer = answer
+        gzip = accepts_gzip(self.block.get(b"accept-encoding"))
+        self._answer = GzipAnswer(answer) if gzip else answer
         self.head = self._response_head(self.representation.value, lines)
         self._again(self.step())
 
@@ -206,6 +211,8 @@ class Serving:
             return False
         part = self._ahead if self._ahead is not None else answer.read()
         self._ahead = None
+        if isinstance(part, Pack):
+            return self._wait_for(part)
         if part == b"":
             return True
         if part is None:
@@ -219,20 +226,32 @@ class Serving:
 
     # -- sending -----------------------------------------------------------------------------
 
-    def _begin_list(self, stream: ServerStream, answer: ListAnswer, part: bytes) -> bool:
+    def _wait_for(self, wish: Pack) -> bool:
+        """Until the piece is compressed; then it is read again."""
+        self._desk.pack(self, wish)
+        return False
+
+    def _begin_list(
+        self, stream: ServerStream, answer: ListAnswer | GzipAnswer, part: bytes
+    ) -> bool:
         head = self.head
         assert head is not None
-        self._ahead = answer.read()
+        if isinstance(answer, GzipAnswer) and answer.gzipped:
+            head.lines += b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
+        ahead = answer.read()
         self.code = head.status
         self.bytes_out = len(part)
         self._observe_begin()
-        if self._ahead is None and len(part) <= LONGEST_UNCHUNKED:
+        if ahead is None and len(part) <= LONGEST_UNCHUNKED:
             head.length = head.declared = len(part)
         stream.send_head(head)
         stream.send_data(part)
-        if self._ahead is None:
+        if ahead is None:
             self._end_properly(stream)
             return False
+        if isinstance(ahead, Pack):
+            return self._wait_for(ahead)
+        self._ahead = ahead
         return True
 
     def _send_stream_head(self, now: float, lines: bytes) -> None:

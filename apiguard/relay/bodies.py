@@ -23,6 +23,7 @@ from apiguard.kube.framing import PARTIAL, EventType, ItemForm
 from apiguard.kube.protobuf import MAGIC, bytes_field, integer_field, string_field, varint
 from apiguard.kube.status import Representation
 from apiguard.relay.item import Item
+from apiguard.relay.packing import Packed
 from apiguard.relay.selection import Test
 from apiguard.relay.snapshot import Snapshot
 
@@ -68,6 +69,7 @@ class Content:
         "_kept",
         "_most",
         "_overhead",
+        "_packed",
         "_pieces",
         "_source",
         "last_key",
@@ -84,6 +86,7 @@ class Content:
         self._ends: list[int] = []  # of each encoded item, counted from the first's begin
         self._cuts: list[int] = [0]
         self._pieces: list[bytes | None] = []
+        self._packed: Packed | None = None
         self._kept = False
         self._most = 0
         self.selected = False
@@ -145,6 +148,20 @@ class Content:
                 self._pieces[at] = found
         return found
 
+    def pack(self, representation: Representation) -> Packed:
+        """The pieces compressed; shared by all readers where pieces are kept."""
+        if self._packed is not None:
+            return self._packed
+        packed = Packed(self, representation, keeps=self._kept)
+        if self._kept:
+            self._packed = packed
+        return packed
+
+    @property
+    def weight(self) -> int:
+        """Bytes of all pieces, and of those compressed so far."""
+        return self.size + (self._packed.size if self._packed is not None else 0)
+
     def keep(self, most: int) -> None:
         """Pieces are to stay once built, if all of them together have at most ``most`` bytes."""
         self._most = most
@@ -154,6 +171,7 @@ class Content:
         self._kept = False
         self._most = -1
         self._pieces = [None] * len(self._pieces)
+        self._packed = None
 
 
 def items_content(form: ItemForm, source: Source) -> Content:
@@ -198,12 +216,12 @@ def source_of(
 class ListAnswer:
     """A whole LIST body for one reader; ``read`` until it returns None."""
 
-    __slots__ = ("_at", "_content", "_form", "_lead", "_offset", "_prefix", "_revision")
+    __slots__ = ("_at", "_form", "_lead", "_offset", "_prefix", "_revision", "content")
 
     def __init__(
         self, content: Content, form: ItemForm, revision: int, prefix: str, lead: str = "/"
     ) -> None:
-        self._content = content
+        self.content = content
         self._form = form
         self._revision = revision
         self._prefix = prefix  # of keys in the scope listed: "ns/", or ""
@@ -213,7 +231,7 @@ class ListAnswer:
 
     def read(self) -> bytes | None:
         """The next bytes, at most ``PIECE``; b"" where only a step of work was done."""
-        content = self._content
+        content = self.content
         if not content.selected:
             content.step()
             return b""
@@ -223,7 +241,7 @@ class ListAnswer:
         if at < 0:
             return self._first()
         if at == content.pieces:
-            return self._tail()
+            return self.tail()
         piece = content.piece(at)
         last = at + 1 == content.pieces and self._form.representation is Representation.JSON
         end = len(piece) - 1 if last else len(piece)
@@ -234,17 +252,27 @@ class ListAnswer:
         found, self._offset = piece[self._offset : end] if self._offset or last else piece, 0
         return found
 
+    @property
+    def representation(self) -> Representation:
+        return self._form.representation
+
+    @property
+    def length(self) -> int:
+        """Of the whole body, once the content is selected."""
+        comma = self.content.pieces > 0 and self.representation is Representation.JSON
+        return len(self.head()) + self.content.size - comma + len(self.tail())
+
     def _first(self) -> bytes:
         """The head, or everything where everything is small: one write instead of three."""
-        if self._content.size > PIECE // 2:
-            return self._head()
-        parts = [self._head()]
+        if self.content.size > PIECE // 2:
+            return self.head()
+        parts = [self.head()]
         while (part := self.read()) is not None:
             parts.append(part)
         return b"".join(parts)
 
     def _token(self) -> str:
-        last = self._content.last_key
+        last = self.content.last_key
         if not last:
             return ""
         return continue_token(self._revision, last.removeprefix(self._prefix), self._lead)
@@ -252,9 +280,9 @@ class ListAnswer:
     @property
     def _nothing(self) -> bool:
         """Whether the items are ``null``: of a metadata-only list, which is built by appending."""
-        return self._form.kind == PARTIAL and not self._content.size
+        return self._form.kind == PARTIAL and not self.content.size
 
-    def _head(self) -> bytes:
+    def head(self) -> bytes:
         form = self._form
         if form.representation is Representation.PROTOBUF:
             return self._protobuf_head()
@@ -264,8 +292,8 @@ class ListAnswer:
         metadata = b'"resourceVersion":"%d"' % self._revision
         if token := self._token():
             metadata += b',"continue":"%s"' % token.encode()
-            if self._content.remaining is not None:
-                metadata += b',"remainingItemCount":%d' % self._content.remaining
+            if self.content.remaining is not None:
+                metadata += b',"remainingItemCount":%d' % self.content.remaining
         items = b"null" if self._nothing else b"["
         return b'{"kind":"%s","apiVersion":"%s","metadata":{%s},"items":%s' % (
             *names,
@@ -274,7 +302,7 @@ class ListAnswer:
         )
 
     def _protobuf_head(self) -> bytes:
-        form, content = self._form, self._content
+        form, content = self._form, self.content
         meta = string_field(1, "") + string_field(2, str(self._revision))
         meta += string_field(3, self._token())
         if content.remaining is not None:
@@ -284,15 +312,15 @@ class ListAnswer:
         length = varint(len(list_meta) + content.size)
         return b"".join((MAGIC, bytes_field(1, kind), b"\x12", length, list_meta))
 
-    def _tail(self) -> bytes:
+    def tail(self) -> bytes:
         form = self._form
         if form.representation is Representation.PROTOBUF:
             return string_field(3, "") + string_field(4, "")
         if not form.sorted_keys:
             return b"}\n" if self._nothing else b"]}\n"
         metadata = b'"continue":"%s"' % self._token().encode()
-        if self._content.remaining is not None:
-            metadata += b',"remainingItemCount":%d' % self._content.remaining
+        if self.content.remaining is not None:
+            metadata += b',"remainingItemCount":%d' % self.content.remaining
         metadata += b',"resourceVersion":"%d"' % self._revision
         return b'],"kind":"%s","metadata":{%s}}\n' % (form.list_kind.encode(), metadata)
 
@@ -366,11 +394,11 @@ class BodyCache:
             if content.size > self.ceiling // 2:
                 del held[key]
             else:
-                self.bytes += content.size
+                self.bytes += content.weight
         while self.bytes > self.ceiling or len(held) > _MOST_CONTENTS:
             _, content = held.pop(next(iter(held)))
+            self.bytes -= content.weight
             content.drop()
-            self.bytes -= content.size
 
 
 _MOST_CONTENTS = 256

@@ -16,6 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -35,6 +36,7 @@ from apiguard.kube.status import Representation
 from apiguard.policy.relayconfig import RelayConfig
 from apiguard.relay.freshness import Proof, ProveNarrow
 from apiguard.relay.item import Item
+from apiguard.relay.packing import Pack
 from apiguard.relay.reflector import (
     Failure,
     ListFrom,
@@ -131,6 +133,8 @@ class Relaying:
         self._watching: dict[Feed, asyncio.Task[Wish]] = {}
         self._reviewing = 0
         self._proofs = asyncio.Semaphore(CONCURRENT_PROOFS)
+        # One thread: what it computes would otherwise compete with traffic for the second core.
+        self._packer = ThreadPoolExecutor(1, "apiguard-gzip")
         self._turn_due = False
         self._review_due = False
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -146,6 +150,7 @@ class Relaying:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._packer.shutdown(wait=False)
         await self._client.close()
 
     # -- turns -------------------------------------------------------------------------------
@@ -238,6 +243,19 @@ class Relaying:
 
     def check(self, feed: Feed, revision: int) -> None:
         self._task(self._check(feed, revision))
+
+    def pack(self, wish: Pack) -> None:
+        self._task(self._pack(wish))
+
+    async def _pack(self, wish: Pack) -> None:
+        """Every wish that was taken is reported, or its readers would wait for ever."""
+        block = None
+        try:
+            block = await self._loop.run_in_executor(self._packer, wish.compress)
+        except Exception as defect:
+            report_defect(defect)
+        self.desk.packed(wish, block)
+        self._carrier.flush()
 
     # -- following a reflector ---------------------------------------------------------------
 
@@ -456,6 +474,8 @@ class Relaying:
 
     def _contradict(self, feed: Feed) -> None:
         _log.warning("the cache of %s differs from upstream: filled anew", feed.key.resource)
+        if feed.reflector is not None:
+            feed.reflector.doubt()
         watching = self._watching.get(feed)
         if watching is not None:
             watching.cancel()
