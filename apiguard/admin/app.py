@@ -21,6 +21,7 @@ from apiguard.admin.openapi import OpenApiHandlers
 from apiguard.admin.overriding import OverrideHandlers
 from apiguard.admin.parameters import ParameterError
 from apiguard.admin.policies import PolicyHandlers
+from apiguard.admin.relayhandlers import RelayHandlers
 from apiguard.admin.replies import ACTOR, refuse
 from apiguard.admin.routes import Route, bound
 from apiguard.admin.unixsocket import close_socket, open_socket
@@ -63,6 +64,7 @@ class AdminServer:
                 Handlers(supervisor, self._files, self._answers),
                 PolicyHandlers(supervisor),
                 OverrideHandlers(supervisor),
+                RelayHandlers(supervisor),
                 OpenApiHandlers(),
             )
         )

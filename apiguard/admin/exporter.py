@@ -4,7 +4,7 @@ Counting costs nothing here: the supervisor's totals are turned into metric fami
 Label values come from the policy, the configuration or fixed lists, so clients cannot add series.
 Beyond three for each rule of the policy there are at most 2,000: 500 requests by decision, verb
 class and code (``Totals.MAX_SERIES``), 8 for each of at most 64 workers, 6 for each of at most 64
-servers, 150 of the admin port's own requests, and some 200 that are fixed.
+servers, 150 of the admin port's own requests, 210 of the relay's, and some 200 that are fixed.
 """
 
 from __future__ import annotations
@@ -16,27 +16,22 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.core import (
-    Metric as Family,
-)
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 import apiguard
 from apiguard.admin.answers import Answers
+from apiguard.admin.families import counter, gauge, histogram
 from apiguard.admin.files import AdminFiles
+from apiguard.admin.relaymetrics import relay_families
 from apiguard.policy.config import Enforcement
 from apiguard.policy.overrides import BREAK_GLASS, Action
 from apiguard.runtime.fleet import Slot, State
 from apiguard.runtime.proc import usage
 from apiguard.runtime.supervisor import Supervisor
 from apiguard.telemetry import names
-from apiguard.telemetry.counters import OVERRIDE, Histogram
+from apiguard.telemetry.counters import OVERRIDE
 from apiguard.telemetry.names import Metric
 
 MOST_EXPIRIES: Final = 50
@@ -71,29 +66,31 @@ class Exporter:
         yield from self._guard()
         yield from self._overrides()
         yield from self._admin()
+        if self._supervisor.config.relay.resources:
+            yield from relay_families(self._supervisor, time.monotonic())
 
     def _traffic(self) -> Iterator[Family]:
         totals = self._supervisor.totals
         yield self._rules()
-        requests = _counter(names.REQUESTS)
+        requests = counter(names.REQUESTS)
         for series, number in totals.requests.items():
             requests.add_metric(series, number)
         yield requests
-        hits = _counter(names.BOUND_HITS)
+        hits = counter(names.BOUND_HITS)
         for bound, number in totals.bounds.items():
             hits.add_metric([bound], number)
         yield hits
-        yield _histogram(names.GUARD_SECONDS, totals.guard_seconds)
-        yield _histogram(names.QUEUE_SECONDS, totals.queue_seconds)
-        yield _histogram(names.UPSTREAM_SECONDS, totals.upstream_seconds)
-        yield _counter(names.RECEIVED_BYTES, totals.bytes_received)
-        yield _counter(names.SENT_BYTES, totals.bytes_sent)
-        yield _counter(names.ACCEPTED, totals.connections)
+        yield histogram(names.GUARD_SECONDS, totals.guard_seconds)
+        yield histogram(names.QUEUE_SECONDS, totals.queue_seconds)
+        yield histogram(names.UPSTREAM_SECONDS, totals.upstream_seconds)
+        yield counter(names.RECEIVED_BYTES, totals.bytes_received)
+        yield counter(names.SENT_BYTES, totals.bytes_sent)
+        yield counter(names.ACCEPTED, totals.connections)
 
     def _rules(self) -> Family:
         """Three series for every rule that can decide, used or not; those of a rule that left the
         policy end with it."""
-        family = _counter(names.RULE_REQUESTS)
+        family = counter(names.RULE_REQUESTS)
         policy = self._supervisor.keeper.active.policy
         rules = [*(rule.flow.name for rule in policy.rules), policy.default.name]
         for rule in dict.fromkeys((*rules, OVERRIDE, BREAK_GLASS)):
@@ -107,8 +104,8 @@ class Exporter:
         return family
 
     def _upstream(self) -> Iterator[Family]:
-        usable, state = _gauge(names.UPSTREAM_USABLE), _gauge(names.UPSTREAM_STATE)
-        in_flight = _gauge(names.UPSTREAM_IN_FLIGHT)
+        usable, state = gauge(names.UPSTREAM_USABLE), gauge(names.UPSTREAM_STATE)
+        in_flight = gauge(names.UPSTREAM_IN_FLIGHT)
         reports = [slot.mirror.traffic.endpoints for slot in self._supervisor.slots]
         for index, server in enumerate(self._supervisor.prober.servers):
             usable.add_metric([server.url], server.usable)
@@ -123,14 +120,14 @@ class Exporter:
         first: dict[str, float] = {}
         for expiry in (*rotation.expiries, *admin.expiries):
             first[expiry.name] = min(expiry.not_after, first.get(expiry.name, expiry.not_after))
-        expires, broken = _gauge(names.CERTIFICATE_EXPIRY), _gauge(names.FILE_BROKEN)
+        expires, broken = gauge(names.CERTIFICATE_EXPIRY), gauge(names.FILE_BROKEN)
         for name, not_after in first.items():
             expires.add_metric([name], not_after)
         problems = {**rotation.problems, **admin.problems}
         for name in (*rotation.groups, *admin.settings):
             broken.add_metric([name], name in problems)
         yield from (expires, broken)
-        yield _counter(names.FILES_REJECTED, rotation.rejected)
+        yield counter(names.FILES_REJECTED, rotation.rejected)
 
     def _workers(self) -> Iterator[Family]:
         now = time.monotonic()
@@ -143,14 +140,14 @@ class Exporter:
             (names.REPORT_AGE, lambda slot: slot.mirror.age(now) or 0.0),
         )
         for metric, value in per_worker:
-            family = _gauge(metric)
+            family = gauge(metric)
             for slot in slots:
                 family.add_metric([str(slot.index)], value(slot))
             yield family
-        yield _gauge(names.BUCKETS, sum(slot.mirror.remembered for slot in slots))
-        yield _gauge(names.WORKERS, len(slots))
-        yield _gauge(names.WORKERS_READY, sum(slot.state is State.SERVING for slot in slots))
-        restarts = _counter(names.WORKER_RESTARTS)
+        yield gauge(names.BUCKETS, sum(slot.mirror.remembered for slot in slots))
+        yield gauge(names.WORKERS, len(slots))
+        yield gauge(names.WORKERS_READY, sum(slot.state is State.SERVING for slot in slots))
+        restarts = counter(names.WORKER_RESTARTS)
         for cause, number in self._supervisor.restarts.items():
             restarts.add_metric([cause], number)
         yield restarts
@@ -160,8 +157,8 @@ class Exporter:
         for slot in self._supervisor.slots:
             if slot.worker is not None:
                 pids[f"worker-{slot.index}"] = slot.worker.pid
-        cpu, memory = _counter(names.PROCESS_CPU), _gauge(names.PROCESS_MEMORY)
-        descriptors = _gauge(names.PROCESS_DESCRIPTORS)
+        cpu, memory = counter(names.PROCESS_CPU), gauge(names.PROCESS_MEMORY)
+        descriptors = gauge(names.PROCESS_DESCRIPTORS)
         for process, pid in pids.items():
             used = usage(pid)
             if used is not None:
@@ -173,7 +170,7 @@ class Exporter:
     def _overrides(self) -> Iterator[Family]:
         in_force = sorted(self._supervisor.operations.overrides(), key=lambda one: one.expires)
         actions = [str(one.document.get("action", "")) for one in in_force]
-        active, ends = _gauge(names.OVERRIDES), _gauge(names.OVERRIDE_EXPIRY)
+        active, ends = gauge(names.OVERRIDES), gauge(names.OVERRIDE_EXPIRY)
         for action in Action:
             active.add_metric([action.value], actions.count(action.value))
         for one, action_name in list(zip(in_force, actions, strict=True))[:MOST_EXPIRIES]:
@@ -182,13 +179,13 @@ class Exporter:
 
     def _admin(self) -> Iterator[Family]:
         operations = self._supervisor.operations
-        lines = _counter(names.AUDIT_LINES)
+        lines = counter(names.AUDIT_LINES)
         for kind, number in operations.written_lines.items():
             lines.add_metric([kind], number)
         yield lines
-        yield _counter(names.AUDIT_LINES_LOST, operations.lost_lines)
-        yield _counter(names.ACTIVITY_ROWS_DROPPED, operations.observing.dropped_rows)
-        family = _counter(names.ADMIN_REQUESTS)
+        yield counter(names.AUDIT_LINES_LOST, operations.lost_lines)
+        yield counter(names.ACTIVITY_ROWS_DROPPED, operations.observing.dropped_rows)
+        family = counter(names.ADMIN_REQUESTS)
         for answered, number in self._answers.counts.items():
             family.add_metric(answered, number)
         yield family
@@ -196,18 +193,18 @@ class Exporter:
     def _guard(self) -> Iterator[Family]:
         supervisor = self._supervisor
         keeper = supervisor.keeper
-        yield _gauge(names.GENERATION, keeper.active.revision.generation)
-        changes = _counter(names.POLICY_CHANGES)
+        yield gauge(names.GENERATION, keeper.active.revision.generation)
+        changes = counter(names.POLICY_CHANGES)
         for result, number in keeper.changes.items():
             changes.add_metric([result], number)
         yield changes
-        mode = _gauge(names.ENFORCEMENT)
+        mode = gauge(names.ENFORCEMENT)
         for enforcement in Enforcement:
             mode.add_metric([enforcement.value], enforcement.value == supervisor.enforcement)
         yield mode
-        yield _gauge(names.START_TIME, supervisor.started_at)
-        yield _counter(names.LOG_DROPPED, supervisor.log.dropped)
-        build = _gauge(names.BUILD)
+        yield gauge(names.START_TIME, supervisor.started_at)
+        yield counter(names.LOG_DROPPED, supervisor.log.dropped)
+        build = gauge(names.BUILD)
         build.add_metric([apiguard.__version__], 1)
         yield build
 
@@ -226,25 +223,3 @@ def _rendered(families: Iterable[Family]) -> str:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(families))
     return generate_latest(registry).decode()
-
-
-def _counter(metric: Metric, value: float | None = None) -> CounterMetricFamily:
-    name = metric.name.removesuffix("_total")
-    return CounterMetricFamily(name, metric.help, value=value, labels=_labels(metric, value))
-
-
-def _gauge(metric: Metric, value: float | None = None) -> GaugeMetricFamily:
-    return GaugeMetricFamily(metric.name, metric.help, value=value, labels=_labels(metric, value))
-
-
-def _labels(metric: Metric, value: float | None) -> tuple[str, ...] | None:
-    return metric.labels if value is None else None
-
-
-def _histogram(metric: Metric, histogram: Histogram) -> HistogramMetricFamily:
-    buckets = []
-    running = 0
-    for bound, count in zip((*histogram.bounds, None), histogram.counts, strict=True):
-        running += count
-        buckets.append(("+Inf" if bound is None else str(bound), running))
-    return HistogramMetricFamily(metric.name, metric.help, buckets=buckets, sum_value=histogram.sum)

@@ -46,6 +46,8 @@ ROUTES: Final = (
     Route("GET", "/v1/upstreams", "get_upstreams", _VIEWER),
     Route("POST", "/v1/upstreams/{server}/drain", "post_drain", _OPERATOR, ("reason",)),
     Route("POST", "/v1/upstreams/{server}/undrain", "post_undrain", _OPERATOR, ("reason",)),
+    Route("GET", "/v1/relay", "get_relay", _VIEWER),
+    Route("GET", "/v1/relay/{resource}", "get_relayed", _VIEWER),
     Route("POST", "/v1/explain", "post_explain", _VIEWER),
     Route("GET", "/v1/top", "get_top", _VIEWER, ("by", "over", "sort", "limit", "since")),
     Route("GET", "/v1/audit", "get_audit", _VIEWER, ("kind", "since", "limit", "after")),

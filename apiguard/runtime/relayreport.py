@@ -28,11 +28,9 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class CacheState(enum.StrEnum):
-    """What may be expected of a cache, the worst for its readers first."""
+    """What may be expected of a cache. Where workers differ the first of these speaks for all: a
+    cache that one has stopped while others hold it troubles nobody."""
 
-    STOPPED = "stopped"
-    """Requests go upstream; ``why`` says for what: idle, ceiling, gone, forbidden, unknown,
-    failed."""
     FILLING = "filling"
     """Readers wait for the first list."""
     STALE = "stale"
@@ -41,6 +39,11 @@ class CacheState(enum.StrEnum):
     """Upstream is listed again, because the watch could not go on; readers are answered, unless
     what is held is in doubt."""
     READY = "ready"
+    STOPPED = "stopped"
+    """Requests go upstream; ``why`` says for what: idle, ceiling, gone, forbidden, unknown,
+    failed."""
+    UNUSED = "unused"
+    """Nobody has asked for it yet."""
 
 
 class Kind(enum.StrEnum):

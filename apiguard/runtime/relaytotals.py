@@ -11,8 +11,11 @@ from typing import Final
 
 from apiguard.runtime.relayreport import MAX_CACHES, CacheName, Counts, Kind, RelayReport
 
-MOST_LABELS: Final = 48
-"""Labels of one kind; those that come later are ``OTHER``."""
+MOST_REASONS: Final = 48
+"""Labels of bypasses."""
+
+MOST_LABELS: Final = 8
+"""Labels of any other kind; those that come later are ``OTHER``."""
 
 OTHER: Final = "other"
 
@@ -58,7 +61,7 @@ class RelayTotals:
     def _bounded(self, kind: Kind, label: str) -> str:
         labels = self._labels[kind]
         if label not in labels:
-            if len(labels) >= MOST_LABELS:
+            if len(labels) >= (MOST_REASONS if kind is Kind.BYPASSES else MOST_LABELS):
                 return OTHER
             labels.add(label)
         return label

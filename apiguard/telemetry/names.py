@@ -128,6 +128,60 @@ ADMIN_REQUESTS = _counter(
     "route",
     "code",
 )
+_CACHE = ("group", "version", "resource", "form")
+"""Labels of a cache; the 12 that were asked for first are exported."""
+RELAY_CACHE_READY = _gauge(
+    "relay_cache_ready", "1 while all workers that hold the cache are in step.", *_CACHE
+)
+RELAY_CACHE_OBJECTS = _gauge("relay_cache_objects", "Objects in a cache.", *_CACHE)
+RELAY_CACHE_BYTES = _gauge(
+    "relay_cache_bytes", "Bytes of a cache's objects, over all workers.", *_CACHE
+)
+RELAY_CACHE_LOST = _gauge(
+    "relay_cache_lost_seconds", "For how long upstream was not heard, 0 while it is.", *_CACHE
+)
+RELAY_CACHE_WATCHERS = _gauge("relay_cache_watchers", "Open watches of a cache.", *_CACHE)
+RELAY_CACHES = _gauge("relay_caches", "Caches by state, one for each worker's.", "state")
+RELAY_MEMORY = _gauge("relay_memory_bytes", "Memory of the relay, by what it holds.", "kind")
+RELAY_WATCHERS = _gauge("relay_watchers", "Open watches answered by the relay.")
+RELAY_SLOW_WATCHERS = _gauge("relay_slow_watchers", "Watchers behind the latest event.")
+RELAY_WAITING = _gauge("relay_waiting_requests", "Requests waiting for review, cache or proof.")
+RELAY_LISTS = _counter(
+    "relay_lists", "Lists answered by the relay, by the state they had to show.", "reading"
+)
+RELAY_WATCHES = _counter("relay_watches", "Watches begun by the relay.")
+RELAY_EVENTS = _counter("relay_events", "Events delivered to watchers that kept up.")
+RELAY_STALE_READS = _counter(
+    "relay_stale_reads", "Lists answered with old data while upstream was away."
+)
+RELAY_BYPASSES = _counter(
+    "relay_bypasses", "Reads of relayed resources that went upstream, by reason.", "reason"
+)
+RELAY_REFUSALS = _counter("relay_refusals", "Reads refused by the relay, by status.", "code")
+RELAY_WAITS = _counter("relay_waits", "Reads that had to wait, by what for.", "cause")
+RELAY_WATCHER_LAGS = _counter("relay_watcher_lags", "Times a watcher fell behind.")
+RELAY_ENDINGS = _counter("relay_watch_endings", "Ends of relayed watches, by why.", "reason")
+RELAY_REVOCATIONS = _counter(
+    "relay_revocations", "Watches ended because their reader may no longer read.", "reason"
+)
+RELAY_PROOFS = _counter("relay_proofs", "Proofs of freshness asked of upstream.")
+RELAY_DIGESTS = _counter("relay_digests", "Comparisons of caches with upstream.")
+RELAY_MISMATCHES = _counter("relay_digest_mismatches", "Comparisons that differed.")
+RELAY_REBUILDS = _counter("relay_rebuilds", "Times a cache contradicted upstream.")
+RELAY_UPSTREAM = _counter(
+    "relay_upstream_requests", "Lists and watches the relay itself asked of upstream.", "verb"
+)
+RELAY_REVIEWS = _counter("relay_reviews", "SubjectAccessReviews by result.", "result")
+RELAY_VERDICTS = _counter(
+    "relay_verdicts", "How readers were judged without a review of their own.", "kind"
+)
+RELAY_BUDGET = _gauge("relay_review_budget", "SubjectAccessReviews allowed per second.")
+RELAY_BUDGET_USED = _gauge("relay_review_budget_used_ratio", "Part of it used just now.")
+RELAY_STRETCH = _gauge(
+    "relay_review_stretch_seconds", "By how much the most overdue review is late."
+)
+RELAY_VERDICTS_HELD = _gauge("relay_verdicts_held", "Verdicts remembered.")
+RELAY_WATCH_QUESTIONS = _gauge("relay_watch_questions", "Distinct questions of open watches.")
 LOG_DROPPED = _counter("log_lines_dropped", "Log lines lost because stderr did not take them.")
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -19,16 +19,19 @@ from apiguard.runtime.control import (
     Drain,
     Event,
     Failed,
+    FindStandouts,
     Frames,
     Ready,
     Report,
     SetEnforcement,
     SetOverrides,
+    Standouts,
     Start,
     Traffic,
     frame,
     read_command,
 )
+from apiguard.runtime.relayreport import CacheName, CacheStandouts
 from apiguard.telemetry.counters import Delta
 
 _DELTA = Delta(requests={("rule", "forwarded", "get", 200): 1})
@@ -56,6 +59,10 @@ def main() -> None:
             return
         if isinstance(command, ApplyPolicy | SetEnforcement | SetOverrides) and behaviour != "deaf":
             _send(control, Done(command.id))
+        if isinstance(command, FindStandouts) and behaviour != "deaf":
+            name = CacheName(command.group, "v1", command.resource, "json")
+            found = CacheStandouts(name, 30.0, ((9_000, "a/big"),), ((6, "a/hot"),))
+            _send(control, Standouts(command.id, (found,)))
 
 
 def _send(control: socket.socket, event: Event) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -16,8 +17,11 @@ import aiohttp
 
 from apiguard.admin.app import AdminServer
 from apiguard.policy.adminconfig import AdminConfig, Role, TokenConfig
+from apiguard.runtime.control import Report, Traffic
 from apiguard.runtime.log import StreamLog
+from apiguard.runtime.relayreport import RelayReport
 from apiguard.runtime.supervisor import Supervisor
+from apiguard.telemetry.counters import Delta
 from tests.net.test_supervisor import supervised
 
 TOKENS = {role: f"token-of-{role.value}" for role in Role}
@@ -91,6 +95,13 @@ class Door:
     def holding(self, role: Role) -> Door:
         """The same door for whoever holds the token of ``role``."""
         return Door(self.base, self.session, self.ssl, bearer(TOKENS[role]))
+
+
+def tell(supervisor: Supervisor, relay: RelayReport) -> None:
+    """The first worker reports ``relay``."""
+    slot, report = supervisor.slots[0], Report(Delta(), (), Traffic(), relay=relay)
+    supervisor.on_report(slot, report)
+    slot.mirror.receive(report, time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,14 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from apiguard.policy.adminconfig import AdminConfig, Role, TokenConfig
+from apiguard.policy.relayconfig import RelayConfig, RelayedResource
 from apiguard.runtime.fleet import Slot
+from apiguard.runtime.relayreport import CacheName, CacheReport, CacheState, Kind, RelayReport
 from apiguard.telemetry.counters import DECISIONS, KNOWN_CODES, KNOWN_VERBS, Delta
-from tests.net.admin.doors import Admin, bearer, serving
+from tests.net.admin.doors import Admin, bearer, serving, tell
 from tests.net.test_supervisor import eventually
 
+RELAY = RelayConfig(resources=(RelayedResource("", "v1", "pods"),))
 YAML = {"Content-Type": "application/yaml"}
 RULES = 1_000
 
@@ -61,6 +64,14 @@ def _hostile() -> Iterator[Delta]:
     yield Delta(requests={('e"vil\n', "forwarded", '"}\n', 200): 1}, bounds={"invented": 5})
 
 
+def _relays() -> Iterator[RelayReport]:
+    """Names and labels without end, of every kind."""
+    for n in range(300):
+        counts = {(kind, f"label-{n}"): 1 for kind in Kind}
+        name = CacheName("apps", "v1", f"resource-{n}", "json")
+        yield RelayReport((CacheReport(name, CacheState.READY, counts=counts),), counts=counts)
+
+
 async def test_series_are_three_a_rule_and_two_thousand_whatever_is_counted(
     tmp_path: Path,
 ) -> None:
@@ -83,6 +94,11 @@ async def test_series_are_three_a_rule_and_two_thousand_whatever_is_counted(
             admin.supervisor.totals.add(delta)
         supervisor = admin.supervisor
         slot: Slot = supervisor.slots[0]
+        supervisor.config = dataclasses.replace(supervisor.config, relay=RELAY)
+        for report in _relays():
+            tell(supervisor, report)
+        for n in range(300):
+            admin.server._answers.count(f"route-{n}", 200)
         slots = tuple(Slot(n, slot.listening, slot.mirror) for n in range(64))
         for other in slots:
             other.worker = slot.worker
@@ -96,6 +112,7 @@ async def test_series_are_three_a_rule_and_two_thousand_whatever_is_counted(
     # The rules, the default, and one each for all overrides and all break-glass users.
     assert len(of_rules) == 3 * (RULES + 3)
     assert len(lines) - len(of_rules) <= 2_000
+    assert 0 < sum("apiguard_relay" in line for line in lines) <= 210
     assert "gone-" not in text
     assert "vil" not in text
 

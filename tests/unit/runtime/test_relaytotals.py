@@ -11,7 +11,7 @@ from apiguard.runtime.relayreport import (
     Kind,
     RelayReport,
 )
-from apiguard.runtime.relaytotals import MOST_LABELS, OTHER, RelayTotals
+from apiguard.runtime.relaytotals import MOST_REASONS, OTHER, RelayTotals
 
 PODS = CacheName("", "v1", "pods", "json")
 
@@ -57,5 +57,5 @@ def test_labels_and_caches_are_bounded() -> None:
         name = CacheName("", "v1", f"resource-{n}", "json")
         totals.add(None, _report({}, {(Kind.BYPASSES, f"reason-{n}"): 1}, name))
     assert len(totals.caches) == MAX_CACHES
-    assert len(totals.of_all) == MOST_LABELS + 1
-    assert totals.of_all[Kind.BYPASSES, OTHER] == 2 * MAX_CACHES - MOST_LABELS
+    assert len(totals.of_all) == MOST_REASONS + 1
+    assert totals.of_all[Kind.BYPASSES, OTHER] == 2 * MAX_CACHES - MOST_REASONS
