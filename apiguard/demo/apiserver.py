@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -213,9 +213,9 @@ class EmbeddedApiServer:
         """Resets every open connection; returns how many."""
         connections = list(self._web.connections) if self._web is not None else []
         for connection in connections:
-            transport = connection.transport
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
+            if connection.transport is not None:
+                # Always a transport for writing; uvloop's are of no class of asyncio's.
+                cast(asyncio.WriteTransport, connection.transport).abort()
         return len(connections)
 
     async def stop(self) -> None:
