@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 import uvloop
@@ -232,6 +232,7 @@ class Figures:
     streams: int = 0
     refusals: Counter[int] = field(default_factory=Counter)
     upstream: dict[str, int] = field(default_factory=dict)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
     def lines(self) -> list[str]:
@@ -243,7 +244,9 @@ class Figures:
             f"troubles: {dict(self.troubles)}",
             f"upstream was asked: {self.upstream}",
         ]
-        return [*said, *self.violations[:20], f"{len(self.violations)} violations"]
+        if self.warnings:
+            said += [f"the guard said: {line}" for line in self.warnings[-10:]]
+        return [*said, *self.violations[:5], f"{len(self.violations)} violations"]
 
 
 class Reader:
@@ -271,7 +274,7 @@ class Reader:
                 else:
                     await self._list()
             except Violation as found:
-                self._run.figures.violations.append(f"{self.witness.selection}: {found}")
+                self._run.figures.violations.append(f"{self.witness}: {found}")
                 return
             except OSError:
                 await self._pause()
@@ -317,8 +320,7 @@ class Reader:
         target = f"{chosen.path}?{chosen.query(**parameters)}"
         answer = await self._ask(target, self._accept, self._hear)
         self._answer = answer
-        if initial:
-            witness.begins_with_initial_events()
+        witness.connected(initial=initial)
         try:
             code = await answer.head
             if code == 200:
@@ -441,6 +443,12 @@ class Run:
     async def _live(self) -> None:
         self._readers = [Reader(self, number) for number in range(self._watchers)]
         living = [asyncio.create_task(reader.live()) for reader in self._readers]
+        began = [reader.witness for reader in self._readers]
+        await eventually(
+            lambda: all(witness.revision for witness in began),
+            "all have begun",
+            within=LEVEL_SECONDS,
+        )
         troubling = asyncio.create_task(self._trouble())
         try:
             await self._write()
@@ -471,9 +479,12 @@ class Run:
     async def _wait_for_readers(self) -> None:
         """As long as nothing but their number holds them up."""
         deadline = time.monotonic() + LEVEL_SECONDS
-        while self._calm and max(one.witness.behind for one in self._readers) > FAR_BEHIND:
+        quick = [reader.witness for reader in self._readers if not reader.slow]
+        while self._calm and max(witness.behind for witness in quick) > FAR_BEHIND:
             if time.monotonic() > deadline:
-                self.figures.violations.append("a client stands still")
+                self.figures.violations.append(
+                    f"a client stands still: {max(quick, key=lambda one: one.behind)}"
+                )
                 return
             await asyncio.sleep(0.005)
 
@@ -607,7 +618,7 @@ class Run:
         for reader in self._readers:
             witness = reader.witness
             if not witness.level:
-                self.figures.violations.append(f"{witness.selection}: stays at {witness.revision}")
+                self.figures.violations.append(f"{witness}: stays where it is")
 
     async def _check_direct(self) -> None:
         """What the server itself lists is what the history says, and so what clients hold."""
@@ -637,6 +648,7 @@ class Run:
             for (verb, resource, form), number in self._server.counts.items()
             if resource == "pods"
         }
+        figures.warnings = [line for line in self._guard.log if line["level"] != "info"]
         defects = [line for line in self._guard.log if "incident" in json.dumps(line)]
         figures.violations += [f"a defect of the guard: {line}" for line in defects]
 

@@ -17,6 +17,7 @@ transition rule, not by the relay's. A ``Witness`` is told what a client receive
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -34,6 +35,7 @@ State = dict[str, int]
 """Key -> resourceVersion."""
 
 _CHECKPOINT_EVERY = 256
+_TRAIL = 24
 _INSTANT = 64
 """Writes between the arrival of a request and its answer, at most."""
 
@@ -183,6 +185,10 @@ class Witness:
     _until: int = 0
     """While a difference is told: the revision at which it is over at the latest. Else 0."""
     _initial: State | None = None
+    _trail: deque[str] = field(default_factory=lambda: deque(maxlen=_TRAIL))
+
+    def __repr__(self) -> str:
+        return f"{tuple(self.selection)} at {self.revision} after {', '.join(self._trail)}"
 
     @property
     def truth(self) -> Truth:
@@ -207,10 +213,14 @@ class Witness:
     def listed(self, state: State, revision: int) -> None:
         """A whole list."""
         self.counts.lists += 1
+        self._trail.append(f"list {revision}")
         self._replace(state, revision)
 
-    def begins_with_initial_events(self) -> None:
-        self._initial = {}
+    def connected(self, *, initial: bool) -> None:
+        """A stream begins: where this client is, or with ``initial`` events."""
+        self._trail.append(f"connected at {self.revision}")
+        if initial:
+            self._initial = {}
 
     def stream_ended(self) -> None:
         """Before its end bookmark a beginning is worth nothing."""
@@ -218,6 +228,7 @@ class Witness:
 
     def heard(self, told: Told) -> None:
         self.counts.events += 1
+        self._trail.append(f"{told.kind} {told.key}@{told.revision}")
         if self._initial is not None:
             self._hear_initial(self._initial, told)
             return
@@ -235,6 +246,7 @@ class Witness:
 
     def bookmarked(self, revision: int, *, initial_end: bool) -> None:
         self.counts.bookmarks += 1
+        self._trail.append(f"bookmark {revision}")
         if initial_end is (self._initial is None):
             raise Violation(f"a bookmark at {revision} out of place")
         if self._initial is not None:
@@ -255,6 +267,7 @@ class Witness:
     def expired(self, *, slow: bool) -> None:
         """410: to be told only where history is gone. ``slow``: this client let it go by."""
         self.counts.forgotten += 1
+        self._trail.append("410")
         if not (slow or self.bridging or self.history.is_forgotten(self.revision)):
             raise Violation(f"410 at {self.revision}, which nobody forgot")
         self._initial = None
@@ -283,8 +296,9 @@ class Witness:
         """The client's state must be that of ``revision``; from there on events are exact."""
         expected = self.truth.state(revision)
         if self.store != expected:
-            wrong = sorted(self.store.items() ^ expected.items())[:4]
-            raise Violation(f"not the state of {revision}: differs in {wrong}")
+            extra = sorted(self.store.items() - expected.items())[:4]
+            missing = sorted(expected.items() - self.store.items())[:4]
+            raise Violation(f"not the state of {revision}: {extra} for {missing}")
         self._until = 0
         self._at = self.truth.after(revision)
 
@@ -295,6 +309,7 @@ class Witness:
             due = events[self._at] if self._at < len(events) else "nothing"
             raise Violation(f"{told} after {self.revision}, where {due} was due")
         self.counts.differences += 1
+        self._trail.append("which began a difference")
         self._until = self.history.revision
 
     def _hear_difference(self, told: Told) -> None:
