@@ -73,6 +73,9 @@ class Clearance:
                 caller, proof = self._confirm(caller, identity), Proof.CONFIRMED
             elif reviewed is not None and not reviewed.shed:
                 if reviewed.until <= now + ASKED_SECONDS:  # under way
+                    if serving not in self._lobby.waiting and self._lobby.full:
+                        self._lobby.bypass(serving, "unproven")
+                        return
                     self._lobby.wait(serving, place, now + TOKEN_SECONDS, "token")
                     return
                 if reviewed.bad or self._driver.reachable():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from apiguard.gateway import replies
 from apiguard.gateway.asking import reads_errors
@@ -16,6 +16,10 @@ from apiguard.identity.cases import Waiting, Watched
 from apiguard.kube.identity import Caller
 from apiguard.kube.status import Status
 from apiguard.relay.selection import Selection
+
+PASSED_TOGETHER = 16
+"""Of those who waited in vain for one thing: so many go upstream at once. It has just failed to do
+for all of them together what each would ask of it."""
 
 LONGEST_RETRY = 8
 """Seconds of Retry-After, at most: those turned away together must not come back together."""
@@ -54,9 +58,10 @@ class Place:
 
 class Lobby:
     """``bypasses``: reason -> requests that went upstream; ``refusals``: status code -> requests
-    answered with it here; ``waits``: what for -> requests that had to wait."""
+    answered with it here; ``waits``: what for -> requests that had to wait. ``most``: who may wait
+    at the same time."""
 
-    def __init__(self, driver: Driver, rng: random.Random) -> None:
+    def __init__(self, driver: Driver, rng: random.Random, most: int) -> None:
         self.bypasses: Counter[str] = Counter()
         self.refusals: Counter[int] = Counter()
         self.waits: Counter[str] = Counter()
@@ -64,6 +69,7 @@ class Lobby:
         self.waiting: dict[Serving, None] = {}  # those of places with a deadline
         self._driver = driver
         self._rng = rng
+        self._most = most
         self._ready: deque[Serving] = deque()
 
     def enter(self, serving: Serving) -> Place:
@@ -83,6 +89,11 @@ class Lobby:
             self.waits[what] += 1
         place.deadline = deadline
         self.waiting[serving] = None
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else may wait."""
+        return len(self.waiting) >= self._most
 
     def stop_waiting(self, serving: Serving, place: Place) -> None:
         place.deadline = 0.0
@@ -136,6 +147,15 @@ class Lobby:
             feed.counts.bypasses[reason] += 1
         serving.pass_upstream()
         self._driver.wake()
+
+    def disperse(self, servings: Iterable[Serving], reason: str, feed: Feed) -> None:
+        """What they waited for together does not come: the first go upstream, whose words they
+        get, the others are told to come back."""
+        here = [serving for serving in servings if serving in self.places]
+        for serving in here[:PASSED_TOGETHER]:
+            self.bypass(serving, reason, feed)
+        for serving in here[PASSED_TOGETHER:]:
+            self.turn_away(serving)
 
     def refuse(self, serving: Serving, status: Status, *, sniff: bool = False) -> None:
         """What upstream would say, where the client reads it in a form that can be written."""

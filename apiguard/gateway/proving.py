@@ -30,7 +30,7 @@ class Proving:
 
     def ask(self, serving: Serving, place: Place, feed: Feed, now: float) -> None:
         selection = serving.serve.wanted.selection
-        proofs = feed.freshness.ask(selection, serving)
+        proofs = None if self._lobby.full else feed.freshness.ask(selection, serving)
         if proofs is None:
             self._lobby.turn_away(serving)
             return
@@ -55,9 +55,8 @@ class Proving:
             feed.catching.append(catch)
 
     def unproven(self, feed: Feed, proof: Proof) -> None:
-        """There was no answer: upstream tells its readers itself."""
-        for serving in self._done(feed, proof):
-            self._lobby.bypass(serving, "unproven", feed)
+        """There was no answer."""
+        self._lobby.disperse(self._done(feed, proof), "unproven", feed)
 
     def _done(self, feed: Feed, proof: Proof) -> list[Serving]:
         waiters, proofs = feed.freshness.done(proof)
@@ -95,7 +94,5 @@ class Proving:
             return True
         if now < catch.deadline:
             return False
-        for serving in catch.waiters:
-            if serving in self._lobby.places:
-                self._lobby.bypass(serving, "behind", feed)
+        self._lobby.disperse(catch.waiters, "behind", feed)
         return True

@@ -77,7 +77,7 @@ class RelayDesk:
         self._driver = driver
         self._clock = clock
         self._rng = rng
-        self._lobby = lobby = Lobby(driver, rng)
+        self._lobby = lobby = Lobby(driver, rng, config.waiting)
         self.bypasses, self.refusals, self.waits = lobby.bypasses, lobby.refusals, lobby.waits
         self._eligible = Eligible(config, lobby.bypasses)
         asked = config.authorization
@@ -149,7 +149,7 @@ class RelayDesk:
         if feed.ready:
             self._answering.answer(serving, place, feed, now)
             return
-        if len(self._lobby.waiting) >= self.config.waiting:
+        if self._lobby.full:
             self._lobby.turn_away(serving)
             return
         feed.filling[serving] = None
@@ -211,7 +211,8 @@ class RelayDesk:
         self.compressing.done(wish, block)
 
     def rested(self, feed: Feed, reason: str, now: float) -> None:
-        """The feed stopped by itself: whoever waits for it goes upstream."""
+        """The feed stopped by itself: whoever waits for it goes upstream, which alone can answer
+        what cannot be relayed; where only filling failed, not all of them together."""
         feed.lost_at = 0.0
         feed.unreached = False
         feed.rests = reason
@@ -220,6 +221,9 @@ class RelayDesk:
         waiting = [*feed.filling, *(s for catch in feed.catching for s in catch.waiters)]
         feed.filling.clear()
         feed.catching.clear()
+        if reason == "failed":
+            self._lobby.disperse(waiting, reason, feed)
+            return
         for serving in waiting:
             self._lobby.bypass(serving, reason, feed)
 
