@@ -47,6 +47,9 @@ SECTIONS = {
         ),
         "status": elsewhere(f"{_READS}:status", "Show whether the guard serves and what is wrong."),
         "upstreams": elsewhere(f"{_READS}:upstreams", "Show the API servers, or drain one."),
+        "relay": elsewhere(
+            "apiguard.ctl.commands.relay:relay", "Show what is cached, for whom, and how fresh."
+        ),
         "whoami": elsewhere(f"{_READS}:whoami", "Show how the guard knows you."),
     },
     "Run it": {

@@ -11,7 +11,7 @@ loop, nothing of the guard, and every import that one command needs is made by t
 ``printable`` what clients sent, made harmless for a terminal
 ``durations`` 1h30m <-> seconds
 ``output``    tables as kubectl prints them, JSON, YAML
-``views``     which columns show what
+``views``     which columns show what; ``relayviews`` of the relay
 ``matching``  flags -> the ``match`` of an override
 ``preview``   what a change would have done, in words
 ``acting``    runs a command on every guard; asks again and prints what changed

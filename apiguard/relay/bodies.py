@@ -383,7 +383,7 @@ class BodyCache:
         found: dict[object, int] = {}
         for key, (_, content) in self._held.items():
             owner = key[0] if isinstance(key, tuple) else key
-            found[owner] = found.get(owner, 0) + content.size
+            found[owner] = found.get(owner, 0) + content.weight
         return found
 
     def settle(self) -> None:

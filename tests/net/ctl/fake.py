@@ -287,6 +287,31 @@ UPSTREAMS = {
          "requestsInFlight": 6},
     ]
 }  # fmt: skip
+PODS = {
+    "name": "pods", "group": "", "version": "v1", "resource": "pods", "form": "protobuf",
+    "state": "ready", "why": "", "objects": 10_000, "resourceVersion": "9007199254740993",
+    "bytes": {"objects": 41_000_000, "indexes": 6_000_000, "bodies": 82_000_000, "log": 9_000_000},
+    "lag": {"heardSecondsAgo": 0.4, "eventSecondsAgo": 2.0, "provenSecondsAgo": 1.0,
+            "lostSeconds": 0.0},
+    "watchers": 400, "slowWatchers": 2, "waiting": 1, "lists": {"any": 900, "recent": 30},
+    "watches": 410, "events": 52_000, "staleReads": 4, "bypasses": {"history": 3, "stale": 1},
+    "rebuilds": 0,
+}  # fmt: skip
+LOST = PODS | {
+    "name": "deployments.apps", "group": "apps", "resource": "deployments", "state": "stale",
+    "why": "upstream", "lag": {"heardSecondsAgo": 95.0, "lostSeconds": 90.0}, "bypasses": {},
+}  # fmt: skip
+UNUSED = {"name": "nodes", "group": "", "version": "v1", "resource": "nodes", "form": "",
+          "state": "unused", "lag": {"heardSecondsAgo": None}}  # fmt: skip
+RELAY = {
+    "enabled": True, "caches": [PODS, LOST, UNUSED], "waiting": 1, "refusals": {"429": 12},
+    "reviews": {"budgetPerSecond": 50.0, "stretchedSeconds": 31.0},
+}  # fmt: skip
+STANDING_OUT = PODS | {
+    "elephants": [{"object": "kube-system/fat", "bytes": 900_000},
+                  {"object": f"a/{HOSTILE}", "bytes": 20_000}],
+    "hotKeys": [{"object": "default/busy", "changesPerMinute": 61.5}],
+}  # fmt: skip
 HISTORY = {
     "generations": [
         {"generation": 12, "digest": "abc", "actor": "alice", "at": "2026-01-01T10:00:00Z",
@@ -328,6 +353,8 @@ def default_routes() -> dict[str, Any]:
         "GET /v1/upstreams": UPSTREAMS,
         "POST /v1/upstreams/0/drain": UPSTREAMS["upstreams"][0],
         "POST /v1/upstreams/0/undrain": UPSTREAMS["upstreams"][0],
+        "GET /v1/relay": RELAY,
+        "GET /v1/relay/pods": {"resource": "pods", "caches": [STANDING_OUT]},
         "GET /v1/overrides": {"overrides": [override()]},
         "POST /v1/overrides": added,
         "GET /v1/overrides/7f3a": override(),

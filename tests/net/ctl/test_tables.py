@@ -9,7 +9,17 @@ import pytest
 import yaml
 
 from tests.net.ctl.conftest import Run
-from tests.net.ctl.fake import HISTORY, POLICY, STATUS, FakeGuard, Said, override, row
+from tests.net.ctl.fake import (
+    HISTORY,
+    POLICY,
+    STANDING_OUT,
+    STATUS,
+    FakeGuard,
+    Said,
+    override,
+    row,
+    status,
+)
 
 TABLES = {
     "top": "top",
@@ -23,6 +33,8 @@ TABLES = {
     "audit": "audit",
     "audit --kind requests": "audit-kind-requests",
     "whoami": "whoami",
+    "relay": "relay",
+    "relay pods": "relay-pods",
     "overrides get 7f3a": "overrides-get-7f3a",
 }
 """Commands and the file in ``tables`` that holds what they print."""
@@ -74,7 +86,7 @@ def test_a_change_is_one_line(run: Run, command: str) -> None:
 
 
 def test_wide_adds_columns_and_keeps_the_others(run: Run) -> None:
-    for command in ("top", "status", "flows", "upstreams", "overrides", "audit"):
+    for command in ("top", "status", "flows", "upstreams", "overrides", "audit", "relay"):
         narrow = run(command).stdout.splitlines()[0].split()
         wide = run(command, "-o", "wide").stdout.splitlines()[0].split()
         assert wide[: len(narrow)] == narrow
@@ -111,6 +123,37 @@ def test_status_says_below_its_line_what_is_wrong(run: Run, guard: FakeGuard) ->
     ]
 
 
+def test_a_resource_the_relay_does_not_hold_is_told_from_what_it_does(
+    run: Run, guard: FakeGuard
+) -> None:
+    guard.routes["GET /v1/relay/pod"] = status(404, "no such thing")
+    done = run("relay", "pod")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "the relay holds no 'pod' (did you mean 'pods'?)" in done.stderr
+    assert "it knows pods, deployments.apps, nodes" in done.stderr
+
+
+def test_a_guard_without_a_relay_says_where_it_would_be_configured(
+    run: Run, guard: FakeGuard
+) -> None:
+    guard.routes["GET /v1/relay"] = {"enabled": False, "caches": []}
+    done = run("relay")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "relay.resources" in done.stderr
+    guard.routes["GET /v1/relay/pods"] = status(404, "the relay is off: relay.resources names none")
+    done = run("relay", "pods")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "relay.resources" in done.stderr
+
+
+def test_a_resource_at_rest_has_its_line_and_no_empty_tables(run: Run, guard: FakeGuard) -> None:
+    quiet = {**STANDING_OUT, "elephants": [], "hotKeys": []}
+    guard.routes["GET /v1/relay/pods"] = {"resource": "pods", "caches": [quiet]}
+    done = run("relay", "pods")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+    assert "Nothing changed in the last minute." in done.stderr
+
+
 def test_a_long_name_hides_nobodys_figures(run: Run, guard: FakeGuard) -> None:
     guard.routes["GET /v1/top"] = {"rows": [row("x" * 500, "\x1b" * 500, 5)]}
     narrow = run("top", "--by", "userAgent,user").stdout.splitlines()[1].split()
@@ -125,7 +168,7 @@ def test_nothing_to_show_is_said_on_stderr(run: Run, guard: FakeGuard) -> None:
 
 
 def test_an_answer_of_another_shape_is_shown_as_far_as_it_goes(run: Run, guard: FakeGuard) -> None:
-    for path in ("top", "status", "flows", "upstreams", "overrides", "audit", "whoami"):
+    for path in ("top", "status", "flows", "upstreams", "overrides", "audit", "whoami", "relay"):
         odd: list[object] = [{}, [], {"rows": None, "rules": [1], "workers": "x", "overrides": {}}]
         for answer in odd:
             guard.routes[f"GET /v1/{path}"] = answer
