@@ -3,70 +3,61 @@
 Who types ``apiguard ban`` on a machine that has no CPU left must not wait for the proxy, an event
 loop and a YAML library to be imported. So this file knows names, one line of help each, and where
 to find the rest: the guard's own commands in ``apiguard.commands``, the operator's in
-``apiguard.ctl``.
+``apiguard.ctl``. To add one: a line in ``SECTIONS``, and there a function as in
+``apiguard.ctl.parsing``.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import apiguard
-from apiguard.ctl.errors import CtlError, UsageError
-from apiguard.ctl.options import add_connection
-from apiguard.ctl.output import complain
-from apiguard.ctl.parsing import Command, elsewhere
+
+# What a command line needs is imported by ``run``: when ``main`` has seen to its priority.
+if TYPE_CHECKING:
+    from apiguard.ctl.parsing import Command
 
 _READS = "apiguard.ctl.commands.reads"
 _OVERRIDES = "apiguard.ctl.commands.overrides"
 
-SECTIONS = {
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Who is doing this": {
-        "top": elsewhere(
-            "apiguard.ctl.commands.top:top", "Show who asks for most; ban from there."
-        ),
-        "flows": elsewhere(f"{_READS}:flows", "Show what each rule let through and refused."),
-        "audit": elsewhere(f"{_READS}:audit", "Show who did what and why, or sampled requests."),
+        "top": ("apiguard.ctl.commands.top:top", "Show who asks for most; ban from there."),
+        "flows": (f"{_READS}:flows", "Show what each rule let through and refused."),
+        "audit": (f"{_READS}:audit", "Show who did what and why, or sampled requests."),
     },
     "Contain it": {
-        "ban": elsewhere(f"{_OVERRIDES}:ban", "Refuse every matching request, for a while."),
-        "limit": elsewhere(f"{_OVERRIDES}:limit", "Hold matching requests to a rate, for a while."),
-        "scale": elsewhere(f"{_OVERRIDES}:scale", "Multiply the rates of a rule, for a while."),
-        "exempt": elsewhere(
-            f"{_OVERRIDES}:exempt", "Lift every limit from an identity, for a while."
-        ),
-        "overrides": elsewhere(f"{_OVERRIDES}:overrides", "List, extend and delete all of these."),
-        "enforcement": elsewhere(
-            f"{_READS}:enforcement", "Enforce limits, only count, or neither."
-        ),
+        "ban": (f"{_OVERRIDES}:ban", "Refuse every matching request, for a while."),
+        "limit": (f"{_OVERRIDES}:limit", "Hold matching requests to a rate, for a while."),
+        "scale": (f"{_OVERRIDES}:scale", "Multiply the rates of a rule, for a while."),
+        "exempt": (f"{_OVERRIDES}:exempt", "Lift every limit from an identity, for a while."),
+        "overrides": (f"{_OVERRIDES}:overrides", "List, extend and delete all of these."),
+        "enforcement": (f"{_READS}:enforcement", "Enforce limits, only count, or neither."),
     },
     "Policy and guard": {
-        "policy": elsewhere(
-            "apiguard.ctl.commands.policy:policy", "Get, diff, apply and roll back."
+        "policy": ("apiguard.ctl.commands.policy:policy", "Get, diff, apply and roll back."),
+        "status": (f"{_READS}:status", "Show whether the guard serves and what is wrong."),
+        "upstreams": (f"{_READS}:upstreams", "Show the API servers, or drain one."),
+        "relay": (
+            "apiguard.ctl.commands.relay:relay",
+            "Show what is cached, for whom, and how fresh.",
         ),
-        "status": elsewhere(f"{_READS}:status", "Show whether the guard serves and what is wrong."),
-        "upstreams": elsewhere(f"{_READS}:upstreams", "Show the API servers, or drain one."),
-        "relay": elsewhere(
-            "apiguard.ctl.commands.relay:relay", "Show what is cached, for whom, and how fresh."
-        ),
-        "whoami": elsewhere(f"{_READS}:whoami", "Show how the guard knows you."),
+        "whoami": (f"{_READS}:whoami", "Show how the guard knows you."),
     },
     "Run it": {
-        "serve": elsewhere("apiguard.commands.serve:serve", "Run the guard."),
-        "check": elsewhere("apiguard.commands.check:check", "Validate configuration and policies."),
-        "explain": elsewhere(
-            "apiguard.commands.explain:explain", "Show what a request would meet."
-        ),
-        "demo": elsewhere(
-            "apiguard.commands.demo:demo", "Run all of it before a synthetic cluster."
-        ),
+        "serve": ("apiguard.commands.serve:serve", "Run the guard."),
+        "check": ("apiguard.commands.check:check", "Validate configuration and policies."),
+        "explain": ("apiguard.commands.explain:explain", "Show what a request would meet."),
+        "demo": ("apiguard.commands.demo:demo", "Run all of it before a synthetic cluster."),
     },
     "This command line": {
-        "config": elsewhere("apiguard.ctl.commands.config:config", "Name the guards to work with."),
-        "completion": elsewhere(
-            "apiguard.ctl.commands.completion:completion", "Print a completion script."
-        ),
+        "config": ("apiguard.ctl.commands.config:config", "Name the guards to work with."),
+        "completion": ("apiguard.ctl.commands.completion:completion", "Print a completion script."),
     },
 }
 
@@ -81,6 +72,7 @@ and --request-timeout, before or after the command. $APIGUARD_CONTEXT, $APIGUARD
 $APIGUARD_TOKEN_FILE stand for them, $APIGUARD_CONFIG for the file of contexts."""
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+NICENESS = -10
 
 
 def everything(command: Command) -> None:
@@ -94,6 +86,9 @@ def everything(command: Command) -> None:
       See who is flooding it:        apiguard top
       Stop them for half an hour:    apiguard ban --user-agent 'agent/*' --for 30m --reason INC-7
     """
+    from apiguard.ctl.options import add_connection
+    from apiguard.ctl.parsing import elsewhere
+
     command.add_argument(
         "--version",
         action="version",
@@ -101,11 +96,18 @@ def everything(command: Command) -> None:
         help="Show the version and exit.",
     )
     add_connection(command, hidden=True)
-    command.holds(SECTIONS, epilog=EPILOG)
+    listed = {
+        heading: {name: elsewhere(*at) for name, at in commands.items()}
+        for heading, commands in SECTIONS.items()
+    }
+    command.holds(listed, epilog=EPILOG)
 
 
 def run(words: Sequence[str]) -> int:
     """The exit code of what a command line asks for; SystemExit where a command has its own."""
+    from apiguard.ctl.errors import CtlError, UsageError
+    from apiguard.ctl.parsing import Command
+
     root = Command(lambda: everything, prog="apiguard")
     if "_ARGCOMPLETE" in os.environ:
         from apiguard.ctl.completing import complete
@@ -114,6 +116,7 @@ def run(words: Sequence[str]) -> int:
     try:
         root.prepare(words)
         given = root.parse_args(words)
+        gc.enable()
         given.command.run(given)
     except UsageError as error:
         return _failed(error, 2)
@@ -129,13 +132,46 @@ def run(words: Sequence[str]) -> int:
 
 
 def _failed(error: Exception, code: int) -> int:
+    from apiguard.ctl.output import complain
+
     complain(f"Error: {' '.join(str(error).split())}")
     return code
 
 
+def _hurry() -> None:
+    """Goes before others that want this CPU, where the operator is root.
+
+    Beside three busy processes on one core, ``status`` takes 0.45 s instead of 0.71; the rest of
+    it is Python's own start, before this is read.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+
+
+def _leave(code: int) -> None:
+    """Ends at once: to take the interpreter apart is an eighth of a command's CPU, and all that it
+    holds here is memory."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)
+
+
 def main() -> None:
     """What ``apiguard`` runs."""
-    sys.exit(run(sys.argv[1:]))
+    gc.disable()  # until the command runs: imports are 5 % faster, and leave nothing to collect
+    operating = SECTIONS["Run it"].keys().isdisjoint(sys.argv[1:])
+    if operating:
+        _hurry()
+    try:
+        code: int | str | None = run(sys.argv[1:])
+    except SystemExit as end:
+        code = end.code
+    if isinstance(code, str) or not operating:
+        sys.exit(code)  # the guard's own commands have threads, loops and processes to end
+    _leave(code or 0)
 
 
 if __name__ == "__main__":

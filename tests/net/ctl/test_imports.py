@@ -12,22 +12,32 @@ from tests.net.ctl.fake import FakeGuard
 
 CALL = """
 import sys
-sys.argv = ["apiguard", *sys.argv[1:]]
-from apiguard.cli import main
+from apiguard.cli import run
 try:
-    main()
-except SystemExit:
-    print(*sorted(sys.modules), file=sys.stderr)
+    code = run(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(*sorted(sys.modules), file=sys.stderr)
+sys.exit(code)
 """
 HEAVY = {
-    "aiohttp", "asyncio", "email", "http.client", "msgspec", "rich", "ssl", "uvloop",
-    "yaml", "apiguard.runtime", "apiguard.policy", "apiguard.demo", "apiguard.kube",
+    "aiohttp", "argcomplete", "asyncio", "click", "dataclasses", "email", "http.client", "inspect",
+    "msgspec", "rich", "shutil", "ssl", "threading", "urllib.parse", "uvloop", "yaml",
+    "apiguard.runtime", "apiguard.policy", "apiguard.demo", "apiguard.kube",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "command",
-    ["status", "top", "flows", "overrides", "ban --user x --reason INC-7", "whoami -o json"],
+    [
+        "status",
+        "top -o table",
+        "flows",
+        "overrides",
+        "ban --user x --dry-run",
+        "ban --user x --reason INC-7",
+        "whoami -o json",
+    ],
 )
 def test_no_command_imports_what_it_does_not_need(run: Run, guard: FakeGuard, command: str) -> None:
     done = subprocess.run(
