@@ -34,7 +34,9 @@ _PARAMETERS = frozenset(
         "watch",
     }
 )
-_DURATION = re.compile(r"[0-9]{1,6}(ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]{1,6}(ms|s|m|h)){1,4}")
+"""Of Go's durations those that clients send: ``7m16s`` beside every watch of an informer."""
+
 _PRETTY_AGENTS = (b"curl", b"Wget", b"Mozilla/5.0")
 """For these kube-apiserver indents JSON."""
 

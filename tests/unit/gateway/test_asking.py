@@ -39,7 +39,7 @@ def read(target: str, method: str = "GET") -> Wanted | str:
         ("/api/v1/pods/", "path"),
         ("/api/v1/p%6fds", "path"),
         ("/api/v1/pods?pretty=true", "parameters"),
-        ("/api/v1/pods?timeout=1h30m", "parameters"),
+        ("/api/v1/pods?timeout=1h-30m", "parameters"),
         ("/api/v1/pods?labelSelector=a%3D%3D%3Db", "selector"),
     ],
 )
@@ -50,6 +50,12 @@ def test_what_is_in_doubt_is_upstreams(target: str, why: str) -> None:
 def test_other_methods_are_upstreams() -> None:
     assert read("/api/v1/pods", "HEAD") == "verb"
     assert read("/api/v1/pods", "POST") == "verb"
+
+
+def test_the_deadline_an_informer_sends_twice_is_no_doubt() -> None:
+    """client-go's reflectors add ``timeout=`` in Go's spelling to ``timeoutSeconds=``."""
+    wanted = read("/api/v1/pods?resourceVersion=7&timeout=7m16s&timeoutSeconds=436&watch=true")
+    assert isinstance(wanted, Wanted)
 
 
 def test_a_collection_is_read_as_upstream_reads_it() -> None:
