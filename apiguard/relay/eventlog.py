@@ -98,6 +98,10 @@ class Event:
         self._frames[kind] = built
         return built
 
+    def drop_frame(self, kind: EventType) -> None:
+        if self._frames is not None:
+            del self._frames[kind]
+
     def _deleted_body(self, form: ItemForm) -> bytes:
         if self.deleted is None:
             assert self.previous is not None
@@ -161,12 +165,23 @@ class EventLog:
         return self._events[self._head + position - self.begin]
 
     def frame(self, event: Event, kind: EventType) -> Frame:
-        """The shared frame of an event; building it counts as the log's memory."""
+        """The shared frame of an event; building it counts as the log's memory.
+
+        Where that is used up the latest event's frame still is kept, and older events go; one
+        that is built for somebody who lags is not.
+        """
         found = event.known_frame(kind)
-        if found is None:
-            found = event.build_frame(kind, self._form)
-            event.cost += len(found.data)
-            self.bytes += len(found.data)
+        if found is not None:
+            return found
+        found = event.build_frame(kind, self._form)
+        size = len(found.data)
+        over = self.bytes + size > self.bounds.bytes
+        if self.begin == self.end or (over and event is not self._events[-1]):
+            event.drop_frame(kind)
+            return found
+        event.cost += size
+        self.bytes += size
+        self.trim(event.at)
         return found
 
     def resume(self, revision: int) -> int | Unresumable:

@@ -256,9 +256,14 @@ class Reflector:
     def contradicted(self, now: float) -> Wish:
         """Upstream was seen at a lower revision, or a digest differs from what is held: whatever
         is open is to be dropped. The most recent state decides who is right."""
-        self.phase = Phase.DOUBTED
-        self._anew = True
+        self.doubt()
         return self._broken(now)
+
+    def doubt(self) -> None:
+        """The same at once, whatever wish is open; its answer is still to be handed in."""
+        if self.phase is Phase.READY:
+            self.phase = Phase.DOUBTED
+            self._anew = True
 
     def _pause(self, at_least: float, now: float) -> Wish:
         if now - self._failed_at > QUIET:

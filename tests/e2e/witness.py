@@ -235,7 +235,7 @@ class Witness:
         if told.revision <= self.revision:
             raise Violation(f"{told} after {self.revision}: out of order, or twice")
         if self._until and told.revision > self._until:
-            self._is_true(told.revision - 1)
+            self._end_difference(told)
         if not self._until and not self._is_next(told):
             self._begin_difference(told)
         if self._until:
@@ -304,13 +304,23 @@ class Witness:
 
     def _begin_difference(self, told: Told) -> None:
         events, truth = self.truth.events, self.truth
-        bridges = (high for low, high in self.history.bridged if truth.after(low) <= self._at)
-        if told.revision > max(bridges, default=0):
+        highest = max(
+            (high for low, high in self.history.bridged if truth.after(low) <= self._at), default=0
+        )
+        if told.revision > highest:
             due = events[self._at] if self._at < len(events) else "nothing"
             raise Violation(f"{told} after {self.revision}, where {due} was due")
         self.counts.differences += 1
         self._trail.append("which began a difference")
-        self._until = self.history.revision
+        self._until = highest
+
+    def _end_difference(self, told: Told) -> None:
+        """Unless another one follows at once."""
+        highs = [high for low, high in self.history.bridged if low < told.revision <= high]
+        if highs:
+            self._until = max(highs)
+        else:
+            self._is_true(told.revision - 1)
 
     def _hear_difference(self, told: Told) -> None:
         if (told.key in self.store) is (told.kind == "ADDED"):
