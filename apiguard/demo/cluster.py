@@ -44,7 +44,8 @@ class ClusterSpec:
     """Sizes. ``pod_bytes`` is the JSON size of a pod, about (pods are never cut).
 
     Rates are per second: ``pod_updates`` status changes, ``pod_replacements`` a pod deleted and
-    another created, ``event_rate`` new events; each node renews its lease every 10 s.
+    another created, ``event_rate`` new events; each node renews its lease every 10 s, unless
+    ``renew_leases`` leaves that to kubelets played elsewhere.
     """
 
     nodes: int = 20
@@ -57,6 +58,7 @@ class ClusterSpec:
     pod_updates: float = 5.0
     pod_replacements: float = 0.5
     event_rate: float = 1.0
+    renew_leases: bool = True
     seed: int = 7
 
 
@@ -113,7 +115,7 @@ class Cluster:
             self._repeat("replace", spec.pod_replacements, now, self._replace_pod)
             self._repeat("event", spec.event_rate, now, self._rotate_event)
         self._rollouts.settle(now)
-        if self._nodes:
+        if self._nodes and spec.renew_leases:
             self._repeat("lease", len(self._nodes) / _LEASE_SECONDS, now, self._renew_lease)
 
     def _repeat(self, what: str, rate: float, now: float, act: _Action) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn, cast
 
 from aiohttp import hdrs, web
 
@@ -82,11 +83,11 @@ class Handler:
         except problems.PlainError as error:
             answer = responses.text_answer(error.code, error.text, retry_after=error.retry_after)
         except ConnectionResetError:
-            return _cut(request)
+            _cut(request)
         try:
             return await responses.send(request, answer, headers, indent=indent)
         except ConnectionResetError:  # the client left in the middle: nothing to report
-            return _cut(request)
+            _cut(request)
 
     async def _answer(
         self, request: web.BaseRequest, target: Target, headers: list[tuple[str, str]]
@@ -296,9 +297,10 @@ def _required_fields(target: Target) -> tuple[tuple[str, str], ...]:
     return demanded(selector)
 
 
-def _cut(request: web.BaseRequest) -> web.StreamResponse:
-    """Ends the connection without an answer."""
-    transport = request.transport
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()
-    return web.Response()
+def _cut(request: web.BaseRequest) -> NoReturn:
+    """Ends the connection without an answer, and the task with it: aiohttp would send whatever is
+    returned."""
+    if request.transport is not None:
+        # uvloop's are of no class of asyncio's.
+        cast(asyncio.WriteTransport, request.transport).abort()
+    raise asyncio.CancelledError("the connection is cut")

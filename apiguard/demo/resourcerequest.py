@@ -17,7 +17,7 @@ from apiguard.demo.resources import PODS, Resource
 from apiguard.demo.reviews import review
 from apiguard.demo.store import Item
 from apiguard.demo.target import Target
-from apiguard.demo.verbs import BODY_LIMIT, Answer, parse_body
+from apiguard.demo.verbs import BODY_LIMIT, Answer, parse_body, select
 from apiguard.demo.watchstream import Watch, WatchStream, reach
 from apiguard.kube.identity import Identity
 
@@ -144,7 +144,10 @@ class ResourceRequest:
         if transport is None:
             return response
         if wanted.initial:
-            await self._charge_list(self._verbs.store.collections[resource].bytes)
+            # As of a list, only what is selected: the cache has indexes for what nodes ask for.
+            items = self._verbs.store.collections[resource].items()
+            found = select(items, scope, wanted.selectors)
+            await self._charge_list(sum(len(item.body) for item in found))
         hub = self._services.hubs[resource]
         stream = WatchStream(
             watch,

@@ -35,14 +35,14 @@ class RealApiServer:
     ``proxies`` signed its certificate.
     """
 
-    def __init__(self, folder: Path, *, anonymous: bool = True) -> None:
+    def __init__(self, folder: Path, *, anonymous: bool = True, tokens: str = TOKENS) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         self.port, etcd, peer = free_ports(3)
         self.clients, self.proxies = Authority("clients"), Authority("front-proxies")
         self.anonymous = anonymous
         self.tokens_file = folder / "tokens.csv"
-        self.tokens_file.write_text(TOKENS)
+        self.tokens_file.write_text(tokens)
         self.ca_file = folder / "certs" / "apiserver.crt"
         self._start_etcd(etcd, peer)
         self._start_apiserver(etcd)
@@ -50,6 +50,11 @@ class RealApiServer:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def pids(self) -> list[int]:
+        """etcd and kube-apiserver, those that run."""
+        return [process.pid for process in self._processes]
 
     def wait(self) -> None:
         """Until it says it is ready."""
