@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -13,10 +14,19 @@ from apiguard.demo.apiserver import EmbeddedApiServer
 from tests.net.traffic.client import OPENED
 
 from .guarding import Relayed, populate, started_server
+from .warping import Warp
 
 
 class StartRelay(Protocol):
     async def __call__(self, *, pods: int = 30, **relay: Any) -> Relayed: ...
+
+
+@pytest.fixture
+def warp(monkeypatch: pytest.MonkeyPatch) -> Warp:
+    """To be asked for before whatever keeps a clock."""
+    found = Warp(time.monotonic)
+    monkeypatch.setattr(time, "monotonic", found)
+    return found
 
 
 @pytest.fixture
