@@ -9,29 +9,73 @@ import pytest
 from apiguard.demo.apiserver import EmbeddedApiServer
 from apiguard.demo.authorization import Rule
 from apiguard.demo.faults import Fault
+from apiguard.demo.resources import SECRETS
 from tests.net.traffic.waiting import eventually
 
 from .guarding import JSON, JSON_META_LIST, PROTOBUF, Relayed
 from .streams import Stream
-from .test_lists import visible
+from .test_lists import token_of, visible
+from .warping import Warp
 
 ALICE = Rule(("alice",), ("list", "watch"), resources=("pods", "secrets"), namespaces=("default",))
 BOB = Rule(("bob",), ("list", "watch"), resources=("pods", "secrets"), namespaces=("kube-system",))
-TARGETS = (
+CANARIES = {"default": b"YWxpY2UncyBjYW5hcnk=", "kube-system": b"Ym9iJ3MgY2FuYXJ5"}
+FOREIGN = {"alice-token": CANARIES["kube-system"], "bob-token": CANARIES["default"]}
+"""What must never reach whom; who may read nothing at all may see neither."""
+
+COLLECTIONS = (
     "/api/v1/secrets",
-    "/api/v1/secrets?resourceVersion=0",
     "/api/v1/namespaces/default/secrets",
-    "/api/v1/namespaces/kube-system/secrets?resourceVersion=0",
-    "/api/v1/namespaces/kube-system/secrets?limit=1",
-    "/api/v1/namespaces/default/secrets?fieldSelector=metadata.name%3Dcanary",
-    "/api/v1/secrets?fieldSelector=metadata.namespace%3Ddefault&resourceVersion=0",
+    "/api/v1/namespaces/kube-system/secrets",
+    "/api/v1/namespaces/nowhere/secrets",
 )
+LISTS = (
+    "",
+    "?resourceVersion=0",
+    "?limit=1",
+    "?resourceVersion={rv}",
+    "?resourceVersion={rv}&resourceVersionMatch=NotOlderThan",
+    "?resourceVersion={rv}&resourceVersionMatch=Exact",
+    "?resourceVersion={rv}&resourceVersionMatch=Exact&limit=1",
+    "?fieldSelector=metadata.name%3Dcanary",
+    "?fieldSelector=metadata.name%3Dcanary&resourceVersion=0",
+    "?fieldSelector=metadata.namespace%3Ddefault&resourceVersion=0",
+    "?fieldSelector=type%3DOpaque&resourceVersion=0",
+    "?labelSelector=team&resourceVersion=0",
+    "?continue={token}",
+)
+WATCHES = (
+    "?watch=true&timeoutSeconds=1&resourceVersion={rv}",
+    "?watch=true&timeoutSeconds=1&resourceVersion=0",
+    "?watch=true&timeoutSeconds=1&allowWatchBookmarks=true&sendInitialEvents=true"
+    "&resourceVersionMatch=NotOlderThan",
+    "?watch=true&timeoutSeconds=1&resourceVersion=0&fieldSelector=metadata.name%3Dcanary",
+)
+TOKENS = ("alice-token", "bob-token", "bad-token", "node-token")
+READ = "/api/v1/namespaces/default/secrets?resourceVersion=0"
+
+
+def set_up(server: EmbeddedApiServer) -> None:
+    """Two users, each with a namespace and a secret in it that names whose it is."""
+    server.authorizer.rules = [ALICE, BOB]
+    for namespace, canary in CANARIES.items():
+        secret = {
+            "metadata": {"name": "canary-of-its-own", "labels": {"team": namespace}},
+            "data": {"key": canary.decode()},
+        }
+        server.create(SECRETS, secret, namespace)
 
 
 @pytest.fixture
 def ruled(server: EmbeddedApiServer) -> EmbeddedApiServer:
-    server.authorizer.rules = [ALICE, BOB]
+    set_up(server)
     return server
+
+
+def no_foreign_byte(body: bytes, token: str) -> bool:
+    seen = {canary for canary in CANARIES.values() if canary in body}
+    own = set(CANARIES.values()) - {FOREIGN[token]} if token in FOREIGN else set()
+    return seen <= own
 
 
 @pytest.mark.parametrize("accept", [JSON, PROTOBUF, JSON_META_LIST + ",application/json"])
@@ -42,18 +86,45 @@ async def test_each_reader_gets_what_upstream_gives_him(
     """Every read shape, cold and warm; a refusal in upstream's own words."""
     if warm:
         await relayed.through("/api/v1/secrets?resourceVersion=0", accept=accept)
-    for token in ("alice-token", "bob-token", "bad-token", "node-token"):
-        for target in TARGETS:
+    page = await relayed.direct("/api/v1/secrets?limit=1", accept=accept)
+    values = {"rv": ruled.store.revision, "token": token_of(page.body)}
+    for target in [at + query.format(**values) for at in COLLECTIONS for query in LISTS]:
+        for token in TOKENS:
             direct = await relayed.direct(target, accept=accept, token=token)
             through = await relayed.through(target, accept=accept, token=token)
             assert visible(through) == visible(direct), f"{token} {target}"
-    assert (
-        relayed.upstream_counts("secrets")[
-            "watch",
-            "json-metadata" if "as=" in accept else "json" if accept == JSON else "protobuf",
-        ]
-        == 1
-    )
+            assert no_foreign_byte(through.body, token), f"{token} {target}"
+    form = "json-metadata" if "as=" in accept else "json" if accept == JSON else "protobuf"
+    assert relayed.upstream_counts("secrets")["watch", form] == 1
+    assert next(iter(relayed.desk.feeds.values())).counts.lists > 20
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_each_watcher_gets_what_upstream_gives_him(
+    ruled: EmbeddedApiServer, relayed: Relayed, *, warm: bool
+) -> None:
+    """The whole stream of every way to watch, which ends by itself."""
+    if warm:
+        await relayed.through("/api/v1/secrets?resourceVersion=0")
+    ruled.create(SECRETS, {"metadata": {"name": "news"}}, "default")
+    if warm:
+        await relayed.through("/api/v1/secrets")
+    query = [query.format(rv=ruled.store.revision - 1) for query in WATCHES]
+    asked = [(at + one, token) for at in COLLECTIONS for one in query for token in TOKENS]
+
+    async def compare(target: str, token: str) -> int:
+        direct, through = await asyncio.gather(
+            relayed.direct(target, token=token), relayed.through(target, token=token)
+        )
+        assert visible(through) == visible(direct), f"{token} {target}"
+        assert no_foreign_byte(through.body, token), f"{token} {target}"
+        return through.code
+
+    codes = await asyncio.gather(*(compare(*one) for one in asked))
+    assert {200, 403, 401} <= set(codes)
+    (feed,) = relayed.desk.feeds.values()
+    assert feed.counts.watches == 2 * len(WATCHES) - feed.counts.bypasses["history"]
+    assert feed.counts.bypasses["history"] == (0 if warm else 2)
 
 
 async def test_anonymous_and_impersonating_callers_are_upstreams_own(
@@ -82,24 +153,54 @@ async def test_watches_are_judged_too(ruled: EmbeddedApiServer, relayed: Relayed
     stream.close()
 
 
-async def test_a_withdrawn_right_ends_the_watch(
-    ruled: EmbeddedApiServer, relayed: Relayed, monkeypatch: pytest.MonkeyPatch
+async def test_a_withdrawn_right_stops_new_reads_within_ten_seconds(
+    warp: Warp, ruled: EmbeddedApiServer, relayed: Relayed
 ) -> None:
-    """New reads are refused once the verdict has aged, an open watch ends at its next review."""
-    authorizer = relayed.relaying.authorizer
-    limits = authorizer._limits
-    for name, value in (("decision_seconds", 0.3), ("watch_seconds", 0.5)):
-        object.__setattr__(limits, name, value)
-    target = f"/api/v1/namespaces/default/secrets?watch=true&resourceVersion={ruled.store.revision}"
-    stream = await Stream.open(relayed.url, target, token="alice-token")
-    assert stream.head.status == 200
+    """However many ask meanwhile: a yes is not renewed by being used."""
+    assert (await relayed.through(READ, token="alice-token")).code == 200
     ruled.authorizer.rules = [BOB]
-    assert await asyncio.wait_for(stream.frame(), 10) == b""
-    listed = "/api/v1/namespaces/default/secrets?resourceVersion=0"
-    found = await relayed.through(listed, token="alice-token")
-    assert found.code == 403
-    assert authorizer.counts.ended == 1
-    stream.close()
+    for _ in range(20):
+        await warp.spend(0.5)
+        await relayed.through(READ, token="alice-token")
+    through = await relayed.through(READ, token="alice-token")
+    assert through.code == 403
+    assert visible(through) == visible(await relayed.direct(READ, token="alice-token"))
+
+
+async def test_a_withdrawn_right_ends_open_watches_within_sixty_seconds(
+    warp: Warp, ruled: EmbeddedApiServer, relayed: Relayed
+) -> None:
+    """Cleanly, and nobody else's; nothing written after that minute reaches the one it ended."""
+    at = ruled.store.revision
+    target = f"/api/v1/namespaces/{{}}/secrets?watch=true&resourceVersion={at}"
+    streams = [
+        await Stream.open(relayed.url, target.format("default"), token="alice-token")
+        for _ in range(5)
+    ]
+    other = await Stream.open(relayed.url, target.format("kube-system"), token="bob-token")
+    assert {stream.head.status for stream in (*streams, other)} == {200}
+    await warp.spend(30.0)  # somewhere between two renewals
+    ruled.authorizer.rules = [BOB]
+    await warp.spend(60.0)
+    late = {"metadata": {"name": "late"}, "data": {"key": "bGF0ZQ=="}}
+    for namespace in CANARIES:
+        ruled.create(SECRETS, late, namespace)
+    for stream in streams:
+        assert await stream.frame() == b""
+        stream.close()
+    assert b"late" in await other.frame()
+    assert relayed.relaying.authorizer.counts.ended == len(streams)
+    other.close()
+
+
+async def test_a_granted_right_is_good_within_ten_seconds_too(
+    warp: Warp, ruled: EmbeddedApiServer, relayed: Relayed
+) -> None:
+    ruled.authorizer.rules = [BOB]
+    assert (await relayed.through(READ, token="alice-token")).code == 403
+    ruled.authorizer.rules = [ALICE, BOB]
+    await warp.spend(10.5)
+    assert (await relayed.through(READ, token="alice-token")).code == 200
 
 
 async def test_no_body_leaves_before_the_review(ruled: EmbeddedApiServer, relayed: Relayed) -> None:
