@@ -24,6 +24,9 @@ for all of them together what each would ask of it."""
 LONGEST_RETRY = 8
 """Seconds of Retry-After, at most: those turned away together must not come back together."""
 
+STEPS_AT_ONCE = 4
+"""Steps of sending between two flushes: 1 MiB to be encrypted, which takes 1 ms."""
+
 _TOO_MANY = "too many requests wait for the relay to be ready, please try again later"
 
 
@@ -37,6 +40,7 @@ class Place:
         "level",
         "proving",
         "question",
+        "ready",
         "relaxed",
         "resume",
         "waiting",
@@ -54,6 +58,7 @@ class Place:
         self.level: Level | None = None
         self.proving: Selection | None = None
         self.resume = False
+        self.ready = False  # has a turn coming: never two, or it would send twice as much in each
 
 
 class Lobby:
@@ -101,8 +106,11 @@ class Lobby:
 
     def soon(self, serving: Serving) -> None:
         """Another step of sending, in the next turn."""
-        self._ready.append(serving)
-        self._driver.wake()
+        place = self.places.get(serving)
+        if place is not None and not place.ready:
+            place.ready = True
+            self._ready.append(serving)
+            self._driver.wake()
 
     def resume(self, serving: Serving) -> None:
         """What it waited for is there: it is answered in the next turn."""
@@ -114,9 +122,9 @@ class Lobby:
     def work(
         self, answer: Callable[[Serving, Place], None], until: float, clock: Callable[[], float]
     ) -> bool:
-        """Each of those who are ready by one step until the clock says ``until``; ``answer`` takes
-        those who resume. Returns whether somebody is left."""
-        for _ in range(len(self._ready)):
+        """A few of those who are ready by one step each, until the clock says ``until``;
+        ``answer`` takes those who resume. Returns whether somebody is left."""
+        for _ in range(min(len(self._ready), STEPS_AT_ONCE)):
             serving = self._ready.popleft()
             place = self.places.get(serving)
             if place is not None:
@@ -132,11 +140,12 @@ class Lobby:
     def _go_on(
         self, serving: Serving, place: Place, answer: Callable[[Serving, Place], None]
     ) -> None:
+        place.ready = False
         if place.resume:
             place.resume = False
             answer(serving, place)
         elif serving.step():
-            self._ready.append(serving)
+            self.soon(serving)
 
     # -- ways out ------------------------------------------------------------------------------
 

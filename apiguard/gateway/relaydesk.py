@@ -247,8 +247,9 @@ class RelayDesk:
         self.compressing.want(serving, wish)
 
     def work(self, until: float) -> bool:
-        """Lets those who are ready go on, each by one step, until the clock says ``until``; returns
-        whether somebody is left. What they write must be flushed before the next call."""
+        """Lets a few of those who are ready go on, each by one step, until the clock says
+        ``until``; returns whether somebody is left. What they write must be flushed before the
+        next call."""
         self.turn += 1
         return self._lobby.work(self._resume, until, self._clock)
 

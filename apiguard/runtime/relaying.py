@@ -161,9 +161,12 @@ class Relaying:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        """Flushes between steps: encrypting takes longer than deciding, and must count."""
         self._turn_due = False
-        more = self._guarded(lambda: self.desk.work(time.monotonic() + TURN_SECONDS), True)
-        self._carrier.flush()
+        until, more = time.monotonic() + TURN_SECONDS, True
+        while more and time.monotonic() < until:
+            more = self._guarded(lambda: self.desk.work(until), True)
+            self._carrier.flush()
         if more:
             self.wake()
 
