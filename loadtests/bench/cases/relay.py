@@ -117,6 +117,16 @@ RELAY_LOOP = Case(
     upstream=PODS,
     columns=("callback_ms", "lag_ms", "cpu_us"),
 )
+RELAY_FILLING = Case(
+    "relay-filling",
+    "the worker's loop while 10,000 pods are listed upstream",
+    "filling",
+    (Row(PROBED_RELAY, "relay-filling", label="relay"),),
+    upstream=PODS,
+    fresh=True,
+    rounds=3,
+    columns=("callback_ms", "lag_ms"),
+)
 RELAY_MEMORY = Case(
     "relay-memory",
     "resident memory: of an idle watcher, of a reader that takes nothing of its LIST",
@@ -148,6 +158,7 @@ RELAY_CASES = (
     RELAY_STALLED,
     RELAY_NODES,
     RELAY_LOOP,
+    RELAY_FILLING,
     RELAY_MEMORY,
     RELAY_STORE,
 )

@@ -19,6 +19,7 @@ MODES: dict[str, Callable[[Spec], Numbers]] = {
     "handshakes": handshakes.run,
     "relay-lists": relayed.lists,
     "relay-lag": relayed.lag,
+    "relay-filling": relayed.filling,
     "relay-watch": relayed.watch,
     "relay-nodes": relayed.nodes,
     "relay-idle": relayed.idle,

@@ -34,6 +34,8 @@ _MS = 1e3
 _NS = 1e6
 _KIB = 1024
 _CONNECT_DEADLINE = 30.0
+_PROBE_SECONDS = 0.5
+"""Until the loop's probe has surely written what happened."""
 _AT_ONCE = 100
 """Clients that ask at once: what a herd meets is another question than what serving costs."""
 _SMALL_SEGMENT = 536
@@ -50,10 +52,22 @@ def lists(spec: Spec) -> Numbers:
 def lag(spec: Spec) -> Numbers:
     """As ``lists``, with what the proxy's loop wrote down meanwhile: ``callback_ms``, the longest;
     ``lag_ms``, the 99.9th percentile."""
+    _filled(spec)
     begun = time.monotonic()
-    found = lists(spec)
-    longest, lags = _probed(Path(spec.probe), begun)
-    return {**found, "callback_ms": longest, "lag_ms": quantile(sorted(lags), 0.999)}
+    return {**lists(spec), **_probed(Path(spec.probe), begun)}
+
+
+def filling(spec: Spec) -> Numbers:
+    """What filling the relay's cache kept the proxy's loop for, as ``lag``."""
+    begun = time.monotonic()
+    _filled(spec)
+    time.sleep(_PROBE_SECONDS)
+    return {**_grown(spec, 0, 1), **_probed(Path(spec.probe), begun)}
+
+
+def _filled(spec: Spec) -> None:
+    """Returns once the relay holds the collection."""
+    _begin_watch(connect(spec.port, client_tls(spec.authority)), _set_pace(spec, 0.0))
 
 
 def watch(spec: Spec) -> Numbers:
@@ -99,9 +113,8 @@ def idle(spec: Spec) -> Numbers:
 
 def fill(spec: Spec) -> Numbers:
     """``share``: resident memory that holding all pods takes, by the bytes of the pods."""
-    tls = client_tls(spec.authority)
     before = settled(spec.proxy)
-    _begin_watch(connect(spec.port, tls), _set_pace(spec, 0.0))
+    _filled(spec)
     stored = pods.PODS * pods.POD_BYTES
     grown = settled(spec.proxy) - before
     return {**_grown(spec, grown, stored), "share": grown / stored}
@@ -337,11 +350,12 @@ def _windowed(
     }
 
 
-def _probed(file: Path, begun: float) -> tuple[float, list[float]]:
-    """Longest callback and all lags since ``begun``, in ms."""
-    rows = [[float(word) for word in line.split()] for line in file.read_text().splitlines()]
-    within = [row for row in rows if row and row[0] >= begun]
-    lags = [lag for row in within for lag in row[2:]]
-    if not lags:
+def _probed(file: Path, begun: float) -> Numbers:
+    """What the loop's probe wrote since ``begun``."""
+    lines = [line.split() for line in file.read_text().splitlines()]
+    within = [line for line in lines if len(line) > 3 and float(line[0]) >= begun]
+    if not within:
         raise WrongAnswerError("the loop's probe wrote nothing")
-    return max(row[1] for row in within), lags
+    lags = [float(word) for line in within for word in line[3:]]
+    longest = max(float(line[2]) for line in within)
+    return {"callback_ms": longest, "lag_ms": quantile(sorted(lags), 0.999)}

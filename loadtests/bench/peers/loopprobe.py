@@ -2,7 +2,8 @@
 
 ``install`` runs in the worker, before its loop does. Times are CPU of the loop's thread: on a busy
 machine a thread that waits for its CPU says nothing about the program. One line per tenth of a
-second goes to a file: monotonic seconds, longest callback, and every lag of the timer, in ms.
+second goes to a file: monotonic seconds, name and ms of the longest callback, and every lag of
+the timer in ms.
 
 *Callback*: everything the loop calls that is ours, with what it writes and encrypts, and every
 step of a task. *Lag*: CPU used between two runs of a timer of 1 ms, which is at least what the
@@ -30,12 +31,12 @@ class Probe:
 
     def __init__(self, sink: TextIO) -> None:
         self._sink = sink
-        self._longest = 0.0
+        self._longest, self._name = 0.0, "-"
         self._lags: list[float] = []
         self._seen = 0.0
         self._line_due = 0.0
 
-    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
         """``call`` with its CPU time noted. Calls within calls are noted, too; the outer is
         longer."""
 
@@ -45,12 +46,13 @@ class Probe:
             try:
                 return call(*arguments, **options)
             finally:
-                self.note(time.thread_time() - begun)
+                self._note(time.thread_time() - begun, name)
 
         return measured
 
-    def note(self, seconds: float) -> None:
-        self._longest = max(self._longest, seconds)
+    def _note(self, seconds: float, name: str) -> None:
+        if seconds > self._longest:
+            self._longest, self._name = seconds, name
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look again and again."""
@@ -61,9 +63,9 @@ class Probe:
         if now >= self._line_due:
             self._line_due = now + _LINE_EVERY
             lags = " ".join(f"{lag * _MS:.3f}" for lag in self._lags)
-            self._sink.write(f"{now:.3f} {self._longest * _MS:.3f} {lags}\n")
+            self._sink.write(f"{now:.3f} {self._name} {self._longest * _MS:.3f} {lags}\n")
             self._sink.flush()
-            self._longest = 0.0
+            self._longest, self._name = 0.0, "-"
             self._lags.clear()
         self._seen = time.thread_time()
         loop.call_later(_EVERY, self.watch, loop)
@@ -74,7 +76,8 @@ class Steps(Coroutine[Any, Any, Any]):
 
     def __init__(self, inner: Coroutine[Any, Any, Any], probe: Probe) -> None:
         self._inner = inner
-        self._send, self._throw = probe.timed(inner.send), probe.timed(inner.throw)
+        name: str = getattr(inner, "__qualname__", "coroutine")
+        self._send, self._throw = probe.timed(inner.send, name), probe.timed(inner.throw, name)
 
     def send(self, value: Any) -> Any:
         return self._send(value)
@@ -124,4 +127,4 @@ def _patch(probe: Probe) -> None:
     }
     for owner, names in entries.items():
         for name in names:
-            setattr(owner, name, probe.timed(getattr(owner, name)))
+            setattr(owner, name, probe.timed(getattr(owner, name), f"{owner.__name__}.{name}"))
