@@ -123,7 +123,7 @@ class Command(argparse.ArgumentParser):
     ) -> tuple[Given, list[str]]:
         """Complains of what is left over, in the name of the command that it was given to."""
         given, rest = super().parse_known_args(args, namespace)
-        options = [word for word in rest if word.startswith("-")]
+        options = [word for word in rest if word.startswith("-") and word != "-"]
         if rest and not options and self._gathers:
             getattr(given, self._gathers).extend(rest)
         elif options:
@@ -134,6 +134,8 @@ class Command(argparse.ArgumentParser):
         return given, []
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            message += "; write one that begins with - as --option=-value"
         raise UsageError(f"{message} (see {self.prog} --help)")
 
     def format_help(self) -> str:
