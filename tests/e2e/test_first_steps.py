@@ -10,6 +10,7 @@ import pytest
 
 from apiguard.admin.routes import ROUTES
 from tests.e2e.newcomer import BIN, ROOT, SECONDS, Demo
+from tests.e2e.real import free_ports
 
 pytestmark = pytest.mark.e2e
 
@@ -97,8 +98,22 @@ def test_the_readme_shows_the_operators_minute(demo: Demo) -> None:
     assert "override.add" in out
 
 
-def test_the_readme_names_every_route_of_the_admin_port() -> None:
-    admin = README.partition("## Admin\n")[2].partition("\n## ")[0]
+def test_the_readme_relays_as_it_says(demo: Demo) -> None:
+    """Twenty lists: hardly any goes on, and upstream is asked for one list and one watch."""
+    (script,) = blocks("First relay")
+    for port, free in zip(("7446", "7447"), free_ports(2), strict=True):
+        script = script.replace(port, str(free))
+    out = demo.bash(script)
+    assert out.count("200 ") == 20
+    counted = dict.fromkeys(("lists", "upstream_requests"), 0.0)
+    for name, value in re.findall(r"^apiguard_relay_(\w+)_total\S* (\S+)$", out, re.MULTILINE):
+        counted[name] += float(value)
+    assert counted["lists"] >= 15
+    assert 2 <= counted["upstream_requests"] <= 4
+
+
+def test_the_admin_page_names_every_route_of_the_admin_port() -> None:
+    admin = (ROOT / "docs" / "admin.md").read_text()
     for route in ROUTES:
         last = route.path.rpartition("/")[2]
         assert route.path in admin or f"…/{last}" in admin, route
