@@ -208,6 +208,9 @@ async def test_promtool_finds_nothing_to_say(admin: Admin) -> None:
     await operator.send("POST", "/v1/overrides", ban)
     for delta in _hostile():
         admin.supervisor.totals.add(delta)
+    admin.supervisor.config = dataclasses.replace(admin.supervisor.config, relay=RELAY)
+    for report in _relays():
+        tell(admin.supervisor, report)
     promtool = await asyncio.create_subprocess_exec(
         "promtool",
         "check",
