@@ -43,15 +43,20 @@ def run(guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def words(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
-    """Lines of a table as words; fails unless the command succeeded."""
+    """Lines of a table as words; fails unless the command succeeded and found some."""
     assert (done.returncode, done.stderr) == (0, "")
     return [line.split() for line in done.stdout.splitlines()]
+
+
+def clients(run: Run) -> list[list[str]]:
+    """Rows of ``top``; none for as long as the guard has counted nobody."""
+    return [line.split() for line in run("top").stdout.splitlines()[1:]]
 
 
 def test_whoever_storms_is_named_banned_and_let_in_again(guard: Guard, run: Run) -> None:
     for _ in range(50):
         guard.get("/api/v1/pods", AGENT)
-    named = until("top names it", lambda: [w for w in words(run("top"))[1:] if w[0] == "storm"])
+    named = until("top names it", lambda: [w for w in clients(run) if w[0] == "storm"])
     assert named[0][7] == named[0][1], "every one of its requests is an unpaged LIST"
     preview = run("ban", "--user-agent", "storm/*", "--dry-run")
     assert "would be refused: " in preview.stdout
@@ -89,7 +94,7 @@ def test_a_policy_is_compared_applied_and_rolled_back(
 
 
 def test_every_look_at_the_guard_has_rows_and_its_json(run: Run) -> None:
-    until("somebody is counted", lambda: len(words(run("top"))) > 1)
+    until("somebody is counted", lambda: clients(run))
     for command in ("top", "status", "flows", "upstreams", "enforcement", "whoami", "audit"):
         assert len(words(run(command, "-o", "wide"))) > 1
         assert json.loads(run(command, "-o", "json").stdout)
