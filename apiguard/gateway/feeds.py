@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from apiguard.gateway.asking import FeedKey
 from apiguard.gateway.serving import Serving
-from apiguard.kube.objects import NO_FIELDS, Peeked, selectable_fields
+from apiguard.kube.objects import NO_FIELDS, Peeked, custom_fields, selectable_fields
 from apiguard.policy.relayconfig import RelayConfig, RelayedResource
 from apiguard.relay.bodies import BodyCache
 from apiguard.relay.digest import same_items
@@ -104,15 +104,21 @@ class Feed:
         self.cache: WatchCache | None = None
         self.fanout: Fanout | None = None
         self.reflector: Reflector | None = None
+        self.paths: tuple[str, ...] = ()  # what a CRD lets clients select by
         self._relay = relay
         self._proven: dict[tuple[int, Selection], Snapshot] = {}
 
-    def open(self, *, namespaced: bool, bodies: BodyCache, rng: random.Random) -> Reflector:
-        """What the resource is has been found out: the cache can be filled."""
+    def open(
+        self, *, namespaced: bool, paths: tuple[str, ...], bodies: BodyCache, rng: random.Random
+    ) -> Reflector:
+        """What the resource is has been found out: the cache can be filled. ``paths``: the
+        selectable fields of a custom one."""
         key, relay = self.key, self._relay
+        self.paths = paths
         table = NO_FIELDS
         if not key.form.metadata_only:
-            table = selectable_fields(key.group, key.resource)
+            known = selectable_fields(key.group, key.resource)
+            table = custom_fields(paths) if paths else known
         log = LogBounds(float(relay.log_seconds), relay.log_bytes, relay.log_events)
         spec = CacheSpec(
             key.group,
@@ -130,6 +136,15 @@ class Feed:
         self.fanout = Fanout(self.cache, bodies, rng)
         self.reflector = Reflector(self.cache, self.fanout, rng)
         return self.reflector
+
+    def close(self, now: float) -> None:
+        """What was found out is void. Every stream ends now, as upstream ends them too when a
+        resource is defined anew; the next reader begins with a cache of its own."""
+        assert self.fanout is not None
+        assert self.reflector is not None
+        self.fanout.reset(now, 0.0)
+        self.reflector.stop("redefined", now)
+        self.cache = self.fanout = self.reflector = None
 
     @property
     def phase(self) -> Phase:

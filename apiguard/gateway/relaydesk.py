@@ -185,8 +185,13 @@ class RelayDesk:
 
     # -- what the driver tells -----------------------------------------------------------------
 
-    def discovered(self, feed: Feed, namespaced: bool) -> None:
-        feed.open(namespaced=namespaced, bodies=self.bodies, rng=self._rng)
+    def discovered(self, feed: Feed, namespaced: bool, paths: tuple[str, ...] = ()) -> None:
+        """What the resource is; ``paths`` are the selectable fields of a custom one."""
+        feed.open(namespaced=namespaced, paths=paths, bodies=self.bodies, rng=self._rng)
+
+    def redefined(self, feed: Feed, now: float) -> None:
+        """It is not what it was any more; ``rested`` follows."""
+        feed.close(now)
 
     def advanced(self, feed: Feed, now: float) -> None:
         """The cache may hold more than before."""

@@ -49,6 +49,7 @@ from apiguard.relay.reflector import (
 from apiguard.runtime.defects import report_defect
 from apiguard.runtime.drivers import ApiClient, CallError
 from apiguard.runtime.relayclient import METADATA, RelayClient, UpstreamError, turn
+from apiguard.runtime.relaydiscovery import custom_paths, discover
 
 TURN_SECONDS: Final = 0.002
 """How long those who are ready are let go on before the loop comes round."""
@@ -68,7 +69,6 @@ UNREACHED_SECONDS: Final = 1.0
 """How long that must last: a connection that breaks is no outage."""
 
 LONGEST_REVIEW: Final = 1 << 20
-LONGEST_DISCOVERY: Final = 4 << 20
 STEP_BYTES: Final = 64 << 10
 
 _log = logging.getLogger(__name__)
@@ -282,26 +282,34 @@ class Relaying:
         """Finds out what the resource is; why it cannot be relayed, "" if it can."""
         if feed.reflector is not None:
             return ""
-        key = feed.key
-        root = f"/apis/{key.group}/{key.version}" if key.group else f"/api/{key.version}"
         for attempt in range(3):
             if attempt:
                 await asyncio.sleep(0.2 * (1 + self._rng.random()))
             for server in self._servers.fit()[:1]:
                 try:
-                    body = await self._client.document(server, root, LONGEST_DISCOVERY)
-                    found = _resource_in(body, key.resource)
+                    found = await discover(self._client, server, feed.key)
+                    paths = await custom_paths(self._client, server, feed.key)
                 except UpstreamError as error:
                     if error.failure.code in (403, 404):
                         return "gone" if error.failure.code == 404 else "forbidden"
                     continue
                 except msgspec.DecodeError:
                     continue
-                if found is None or not {"list", "watch"} <= found.verbs:
+                if found is None or not found.relayable:
                     return "unknown"
-                self.desk.discovered(feed, found.namespaced)
+                self.desk.discovered(feed, found.namespaced, paths)
                 return ""
         return "failed"
+
+    async def _redefined(self, feed: Feed) -> bool:
+        """Whether a custom resource can be selected by other fields than were known. Upstream ends
+        its watches when a CRD changes, so this is asked before each."""
+        for server in self._servers.fit()[:1]:
+            try:
+                return await custom_paths(self._client, server, feed.key) != feed.paths
+            except UpstreamError:
+                return False
+        return False
 
     async def _reflect(self, feed: Feed) -> str:
         reflector = feed.reflector
@@ -312,6 +320,9 @@ class Relaying:
                 case ListFrom():
                     wish = await self._list(feed, reflector, wish)
                 case WatchFrom():
+                    if await self._redefined(feed):
+                        self.desk.redefined(feed, time.monotonic())
+                        return "redefined"
                     wish = await self._watch(feed, reflector, wish)
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
@@ -504,18 +515,3 @@ class Relaying:
             return None
         listed += [one.peeked for one in last]
         return envelope, listed
-
-
-class _Discovered(msgspec.Struct, frozen=True):
-    name: str
-    namespaced: bool = False
-    verbs: frozenset[str] = frozenset()
-
-
-class _Discovery(msgspec.Struct, frozen=True):
-    resources: tuple[_Discovered, ...] = ()
-
-
-def _resource_in(body: bytes, resource: str) -> _Discovered | None:
-    found = msgspec.json.decode(body, type=_Discovery)
-    return next((one for one in found.resources if one.name == resource), None)
