@@ -46,8 +46,10 @@ Proof = ProveNarrow | ProveWide
 
 @dataclass(slots=True)
 class _Line(Generic[W]):
-    """The callers of one selection: those whose read runs, those for the next."""
+    """The callers of one selection: those whose read runs, those for the next. ``reading`` says
+    whether one runs, if only for callers who have all left: who comes now must not join it."""
 
+    reading: bool = False
     running: dict[W, None] = field(default_factory=dict)
     next: dict[W, None] = field(default_factory=dict)
 
@@ -82,11 +84,11 @@ class Freshness(Generic[W]):
         return self._begin(selection, line)
 
     def _begin(self, selection: Selection, line: _Line[W]) -> list[Proof]:
-        if line.running or not line.next or self._wide is not None:
+        if line.reading or not line.next or self._wide is not None:
             return []
         if len(self._lines) >= self._wide_from:
             return self._begin_wide()
-        line.running, line.next = line.next, {}
+        line.reading, line.running, line.next = True, line.next, {}
         self.proofs += 1
         return [ProveNarrow(selection)]
 
@@ -104,12 +106,13 @@ class Freshness(Generic[W]):
             answered, self._wide = list(self._wide or ()), None
         else:
             line = self._lines[proof.selection]
+            line.reading = False
             answered, line.running = list(line.running), {}
         self._waiting -= len(answered)
         return answered, self._begin_waiting()
 
     def _begin_waiting(self) -> list[Proof]:
-        for selection in [s for s, line in self._lines.items() if not (line.running or line.next)]:
+        for selection in [s for s, line in self._lines.items() if not (line.reading or line.next)]:
             del self._lines[selection]
         begun: list[Proof] = []
         for selection, line in list(self._lines.items()):

@@ -36,7 +36,8 @@ FIRST_BACKOFF = 0.25
 """Seconds before the second attempt; doubled each time, with up to as much again at random."""
 LONGEST_BACKOFF = 8.0
 QUIET = 120.0
-"""Seconds without a failure after which waiting begins small again."""
+"""Seconds without a failure after which waiting begins small again; it also does after a watch
+that was of use for longer than the longest wait."""
 EMPTY_WATCH = 1.0
 """A watch that ends sooner without an event counts as a failure, or two servers that disagree
 would keep each other busy."""
@@ -266,7 +267,8 @@ class Reflector:
             self._anew = True
 
     def _pause(self, at_least: float, now: float) -> Wish:
-        if now - self._failed_at > QUIET:
+        useful, self._heard = self._heard and now - self._watched_at > LONGEST_BACKOFF, False
+        if useful or now - self._failed_at > QUIET:
             self._backoff = FIRST_BACKOFF
         self._failed_at = now
         backoff = self._backoff

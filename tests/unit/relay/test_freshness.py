@@ -54,6 +54,18 @@ def test_who_leaves_is_not_answered() -> None:
     assert fresh.done(ProveNarrow(ALL)) == ([], [])
 
 
+def test_who_comes_after_everybody_left_is_not_answered_by_their_read() -> None:
+    """It began before he came, though nobody waits for it any more."""
+    fresh: Freshness[int] = Freshness()
+    fresh.ask(ALL, 1)
+    fresh.leave(ALL, 1)
+    assert fresh.ask(ONE, 2) == [ProveNarrow(ONE)]
+    assert fresh.done(ProveNarrow(ONE)) == ([2], [])
+    assert fresh.ask(ALL, 3) == []
+    assert fresh.done(ProveNarrow(ALL)) == ([], [ProveNarrow(ALL)])
+    assert fresh.done(ProveNarrow(ALL)) == ([3], [])
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("ask"), st.integers(0, 5)), st.tuples(st.just("done"), st.integers(0, 9))

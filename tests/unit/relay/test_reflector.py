@@ -161,6 +161,41 @@ def test_a_lower_revision_asks_for_the_most_recent_state() -> None:
     assert desk.cache.epoch == epoch + 1
 
 
+def test_after_a_useful_watch_waiting_begins_small_again() -> None:
+    """Once: what fails again at once is waited for longer."""
+    desk = Desk()
+    desk.ready()
+    for _ in range(8):
+        desk.reflector.failed(Failure(), 1.0)
+    desk.reflector.resume(10.0)
+    assert desk.reflector.received([bookmark(11)], 15.0) is None
+    pauses = [desk.reflector.failed(Failure(), 30.0 + at) for at in range(3)]
+    seconds = [pause.seconds for pause in pauses if isinstance(pause, Pause)]
+    assert seconds[0] < 0.5 <= seconds[1] < 1.0 <= seconds[2]
+
+
+def test_a_cache_in_doubt_is_filled_anew_even_if_a_difference_would_be_exact() -> None:
+    desk = Desk()
+    desk.ready()
+    desk.reflector.doubt()
+    phases = [desk.reflector.phase]
+    assert isinstance(desk.reflector.contradicted(1.0), Pause)
+    assert desk.reflector.resume(2.0) == ListFrom(None)
+    epoch = desk.cache.epoch
+    assert isinstance(desk.listed([pod("a/x", 3), pod("a/y", 12)], 15, 3.0), WatchFrom)
+    assert desk.cache.epoch == epoch + 1
+    phases.append(desk.reflector.phase)
+    assert phases == [Phase.DOUBTED, Phase.READY]
+
+
+def test_what_rests_is_not_in_doubt() -> None:
+    desk = Desk()
+    desk.ready()
+    desk.reflector.stop("idle", 1.0)
+    desk.reflector.doubt()
+    assert desk.reflector.phase is Phase.STOPPED
+
+
 def test_a_replica_that_is_behind_is_waited_for_before_it_is_believed() -> None:
     """Either it answers 504, or with an older list than asked for."""
     desk = Desk()

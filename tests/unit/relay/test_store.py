@@ -150,13 +150,34 @@ def test_the_log_pays_for_what_only_it_still_holds() -> None:
         happened = cache.apply(event(MODIFIED, pod("a/x", revision, pad=4_000)), 0.0)
         assert happened is not None
         cache.log.frame(happened, MODIFIED)
-        cache.trim(0.0)
         assert cache.log.bytes <= bound
     kept = [cache.log.event(at) for at in range(cache.log.begin, cache.log.end)]
     held = sum(len(e.previous.body) for e in kept if e.previous is not None)
     frames = sum(len(cache.log.frame(e, MODIFIED).data) for e in kept)
     assert held + frames <= cache.log.bytes <= held + frames + 1_024 * len(kept)
     assert cache.log.trimmed == 98 - len(kept)
+
+
+def test_who_lags_makes_the_log_no_larger() -> None:
+    """Frames built for him alone are his; nothing he has yet to read is forgotten for them."""
+    bound = 100_000
+    cache = with_pods([pod("a/x", 1, pad=4_000)], 1, log=LogBounds(bytes=bound))
+    log = cache.log
+    for revision in range(2, 100):
+        cache.apply(event(MODIFIED, pod("a/x", revision, pad=4_000)), 0.0)
+    begin = log.begin
+    for at in range(begin, log.end - 1):
+        assert b"resourceVersion" in log.frame(log.event(at), MODIFIED).data
+        assert log.bytes <= bound
+        assert log.begin == begin
+
+
+def test_an_event_larger_than_the_log_is_told_and_not_kept() -> None:
+    cache = with_pods([pod("a/x", 1, pad=4_000)], 1, log=LogBounds(bytes=2_000))
+    happened = cache.apply(event(MODIFIED, pod("a/x", 2, pad=4_000)), 0.0)
+    assert happened is not None
+    assert b"resourceVersion" in cache.log.frame(happened, MODIFIED).data
+    assert (cache.log.bytes, cache.log.begin, cache.log.end) == (0, 1, 1)
 
 
 def test_states_of_the_past_are_kept_no_longer_than_the_log() -> None:
