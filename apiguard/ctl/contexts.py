@@ -15,7 +15,7 @@
             serverName: apiguard-admin        # what the certificate must say, if not the host
 
 The file is YAML. This module writes it as JSON, which is YAML too and is read without the YAML
-library, whose import alone costs 25 ms of CPU: a third of a whole command.
+library, whose import alone costs 25 ms of CPU: half of a whole command.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ of whoever lists it, and its body adds options and says what runs::
         \"""Show under which name and role the guard knows you.\"""
         command.takes(_whoami)
 
-argparse, because importing it adds 6 ms of CPU to what a command needs anyway, and click 45: half
-of a whole command, spent before the first byte to a guard that has a flood to deal with.
+argparse, because importing it adds 6 ms of CPU to what a command needs anyway, and click 45: as
+much as a whole command, spent before the first byte to a guard that has a flood to deal with.
 """
 
 from __future__ import annotations

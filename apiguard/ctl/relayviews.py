@@ -123,7 +123,12 @@ def relay_problems(answer: Any) -> list[str]:
         problems.append(
             f"reviews are {rough(stretched)} late: the budget of {budget:g} a second is spent"
         )
-    turned_away = number(answer, "refusals.429")
-    if turned_away:
-        problems.append(f"{turned_away:.0f} reads were told 429 since the guard began")
     return problems
+
+
+def relay_sums(answer: Any) -> list[str]:
+    """What became of reads of all resources since the guard began, where no cache answered: most
+    that go upstream do so before any is chosen."""
+    named = {"went upstream": "bypasses", "refused": "refusals"}
+    said = {name: text(answer, field) for name, field in named.items()}
+    return [f"{name}: {numbers}" for name, numbers in said.items() if numbers]

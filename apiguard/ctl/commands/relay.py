@@ -15,7 +15,7 @@ from apiguard.ctl.options import Session, on_guards
 from apiguard.ctl.output import View, align, write
 from apiguard.ctl.parsing import Command, Given
 from apiguard.ctl.reading import items, text
-from apiguard.ctl.relayviews import ELEPHANTS, HOT_KEYS, RELAY, relay_problems
+from apiguard.ctl.relayviews import ELEPHANTS, HOT_KEYS, RELAY, relay_problems, relay_sums
 
 
 def relay(command: Command) -> None:
@@ -54,8 +54,9 @@ def _relay(session: Session, given: Given) -> None:
 def _tables(session: Session, answers: Sequence[Answer], more: Sequence[View]) -> None:
     write_table(session, RELAY, answers)
     for answer in answers:
-        for problem in relay_problems(answer.value):
-            write(align([[f"! {session.prefix(answer.guard)}{problem}"]]))
+        problems = [f"! {session.prefix(answer.guard)}{p}" for p in relay_problems(answer.value)]
+        sums = [f"{session.prefix(answer.guard)}{sums}" for sums in relay_sums(answer.value)]
+        write(align([[line] for line in problems + sums]))
     for view in more:
         if any(view.rows(answer.value) for answer in answers):
             write("\n")
