@@ -41,7 +41,4 @@ hold it together:
 - No step takes long: bodies, initial events and catching up advance in bounded pieces, which
   their owner asks for. Only filling from and comparing with whole lists do not: 5 ms for 10,000
   objects, 50 ms for 100,000.
-
-A process that holds hundreds of thousands of objects should tell the garbage collector
-(``gc.freeze`` after a filling): a full collection walks all of them, 0.1 s for 100,000.
 """

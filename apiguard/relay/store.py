@@ -28,7 +28,7 @@ from apiguard.kube.status import Representation
 from apiguard.memo import Memo
 from apiguard.relay.diff import difference
 from apiguard.relay.eventlog import Event, EventLog, Frame, LogBounds
-from apiguard.relay.item import Item
+from apiguard.relay.item import Item, item_of
 from apiguard.relay.selection import Fields
 from apiguard.relay.snapshot import Snapshot, SortedItems
 
@@ -105,13 +105,13 @@ class WatchCache:
         """An item of a list, ready to be held; equal label sets are shared."""
         labels = listed.peeked.labels
         if not labels:
-            return Item(listed.peeked, listed.body, _NO_LABELS)
+            return item_of(listed.peeked, listed.body, _NO_LABELS)
         key = tuple(labels.items())
         shared = self._labels.get(key)
         if shared is None:
             self._labels.put(key, labels)
             shared = labels
-        return Item(listed.peeked, listed.body, shared)
+        return item_of(listed.peeked, listed.body, shared)
 
     def fill(self, envelope: ListEnvelope, items: list[Item], now: float) -> None:
         """Begins anew from a list; whatever was held, logged and told is void."""

@@ -13,7 +13,7 @@ from apiguard.kube.objects import peeker, selectable_fields
 from apiguard.kube.status import Representation
 from apiguard.relay.bodies import ListAnswer
 from apiguard.relay.eventlog import LogBounds
-from apiguard.relay.item import Item
+from apiguard.relay.item import Item, item_of
 from apiguard.relay.selection import Selection, parse_selection
 from apiguard.relay.snapshot import Snapshot
 from apiguard.relay.store import CacheSpec, WatchCache
@@ -135,7 +135,7 @@ def selection(namespace: str = "", labels: str = "", fields: str = "") -> Select
 
 
 def peek_item(value: Mapping[str, Any]) -> Item:
-    return Item(_peek(encoded(value)), encoded(value))
+    return item_of(_peek(encoded(value)), encoded(value))
 
 
 _peek = peeker(JSON, POD_TABLE)
