@@ -14,7 +14,8 @@ Traffic, in a worker:
 ``upstream``    transports towards API servers, opened as the pool asks
 ``relaying``    what the relay wishes for: lists, watches, proofs, reviews; turns of its readers
 ``relayviews``  what operators see of it, for a report or when they ask
-``relayclient`` collections, read from API servers piece by piece
+``relayclient`` collections, read from API servers piece by piece; ``relaydiscovery``: what
+              they are, and what custom ones may be selected by
 ``tls``         contexts for both sides
 ``defects``     exceptions nobody expected: one request or connection pays, the log says why
 
