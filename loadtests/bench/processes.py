@@ -81,8 +81,10 @@ class Fleet:
         cpus: frozenset[int],
         ports: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
+        deadline: float = _START_DEADLINE,
     ) -> int:
-        """Start ``command`` and wait until it listens on ``ports``. Returns its process id.
+        """Start ``command`` and wait until it listens on ``ports``, at most ``deadline`` seconds.
+        Returns its process id.
 
         Standard output and error go to ``<logs>/<name>.log``. Raises ``StartError``.
         """
@@ -98,7 +100,7 @@ class Fleet:
             )
         self._running[name] = process
         for port in ports:
-            _wait_for_port(name, process, port, log)
+            _wait_for_port(name, process, port, log, deadline)
         return process.pid
 
     def stop_all(self) -> None:
@@ -120,8 +122,10 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _wait_for_port(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_DEADLINE
+def _wait_for_port(
+    name: str, process: subprocess.Popen[bytes], port: int, log: Path, patience: float
+) -> None:
+    deadline = time.monotonic() + patience
     while True:
         if process.poll() is not None:
             raise StartError(f"{name} ended with {process.returncode}: {_last_words(log)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loadtests.bench.cases.case import PODS, Case, Row
 from loadtests.bench.peers.broadcaster import BARE_UVLOOP
+from loadtests.bench.peers.kubernetes import KUBERNETES
 from loadtests.bench.peers.nginx_file import NGINX_FILE
 from loadtests.bench.peers.relay import PROBED_RELAY, RELAY
 
@@ -52,6 +53,26 @@ RELAY_EVENTS = Case(
     ),
     upstream=PODS,
     columns=("cpu_us", "p50_ms", "p99_ms"),
+)
+RELAY_APISERVER = Case(
+    "relay-apiserver",
+    "LIST of 10,000 pods and watch events of 4 KB: from the relay, from kube-apiserver",
+    "unit",
+    (
+        Row(RELAY, "relay-lists", connections=_LISTERS, seconds=2.0, label="relay, list"),
+        Row(KUBERNETES, "relay-lists", connections=_LISTERS, seconds=3.0, label="apiserver, list"),
+        Row(RELAY, "relay-watch", connections=1000, rate=20.0, seconds=2.0, label="relay, event"),
+        Row(
+            KUBERNETES,
+            "relay-watch",
+            connections=1000,
+            rate=20.0,
+            seconds=2.0,
+            label="apiserver, event",
+        ),
+    ),
+    upstream=PODS,
+    rounds=3,
 )
 RELAY_STALLED = Case(
     "relay-stalled",
@@ -155,6 +176,7 @@ RELAY_STORE = Case(
 RELAY_CASES = (
     RELAY_LIST,
     RELAY_EVENTS,
+    RELAY_APISERVER,
     RELAY_STALLED,
     RELAY_NODES,
     RELAY_LOOP,

@@ -55,15 +55,19 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """``program`` is looked up on PATH; without it, ``package`` says what to install."""
+    """``program`` is looked up on PATH; without it, ``package`` says what to install. ``absent``
+    says more than that can: why the peer cannot run here, or ""."""
 
     name: str
     start: Callable[[Setting], Running]
     program: str = ""
     package: str = ""
+    absent: Callable[[], str] = str
 
     def missing(self) -> str:
         """Why the peer cannot run here, "" if it can."""
+        if why := self.absent():
+            return why
         if not self.program or find_program(self.program):
             return ""
         return f"{self.program} is not installed: {self.package}"
