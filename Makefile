@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck unit bench clean
+.PHONY: help demo test lint typecheck unit bench incidents no-harm load clean
 
 help: ## List every target
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run guard, embedded API server and synthetic cluster until Ctrl-C
 	@$(BIN)/apiguard demo
@@ -28,13 +28,13 @@ typecheck: $(STAMP) ## Type check package and tests, strictly
 	@$(BIN)/mypy apiguard tests loadtests
 
 # Tests of whole processes wait more than they compute: the others run beside them. Those of the
-# benchmarks measure, and have the machine to themselves.
+# benchmarks and incidents measure, and have the machine to themselves.
 unit: $(STAMP) ## Run every test; PYTEST_ARGS chooses some
 ifdef PYTEST_ARGS
 	@$(BIN)/pytest $(PYTEST_ARGS)
 else
-	@echo "==> pytest tests/bench"
-	@$(BIN)/pytest tests/bench
+	@echo "==> pytest tests/bench tests/loadtests"
+	@$(BIN)/pytest tests/bench tests/loadtests
 	@echo "==> pytest tests/e2e, and beside it tests/unit tests/wire tests/net"
 	@$(BIN)/pytest tests/unit tests/wire tests/net >$(VENV)/pytest.log 2>&1 & beside=$$!; \
 	trap 'kill $$beside' INT TERM; \
@@ -45,8 +45,21 @@ endif
 bench: $(STAMP) ## Measure the traffic path beside its peers (minutes)
 	@$(BIN)/python -m loadtests.bench $(BENCH_ARGS)
 
+# An incident's scenario is loadtests/scenarios/NAME.yaml. INCIDENT_ARGS: --scale 4, --server real ...
+incident-%: $(STAMP) ## Replay one incident without the guard and with it: incident-S1, S3 ... S11
+	@$(BIN)/python -m loadtests.incidents $* $(INCIDENT_ARGS)
+
+incidents: $(STAMP) ## Replay all of them; report in .incidents/ (about a quarter of an hour)
+	@$(BIN)/python -m loadtests.incidents $(INCIDENT_ARGS)
+
+no-harm: $(STAMP) ## Show that a healthy cluster notices nothing of the shipped policy
+	@$(BIN)/python -m loadtests.incidents no-harm $(INCIDENT_ARGS)
+
+load: $(STAMP) ## Locust's web UI with a scenario, against `make demo`; LOAD_ARGS=--scenario=S1 ...
+	@$(BIN)/locust -f loadtests/locustfile.py $(LOAD_ARGS)
+
 clean: ## Remove everything made by these targets
-	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .demo .bench .incidents .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 # Stamped on pyproject.toml: installed once, again only when dependencies change.
 $(STAMP): pyproject.toml
