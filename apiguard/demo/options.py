@@ -184,12 +184,12 @@ def revision_problem(text: str) -> str:
 
 
 def _integer(query: Query, name: str) -> int:
-    text = query.get(name)
-    if not text:
+    if name not in query:
         return 0
+    text = query.get(name)
     value = parse_int64(text)
     if value is None:
-        digits = text[1:] if text[0] in "+-" else text
+        digits = text[1:] if text[:1] in ("+", "-") else text
         why = "value out of range" if digits.isascii() and digits.isdigit() else "invalid syntax"
         raise problems.bad_request(f'strconv.ParseInt: parsing "{text}": {why}')
     return value
@@ -210,12 +210,12 @@ def parse_watch_options(
     text, match = query.get("resourceVersion"), query.get("resourceVersionMatch")
     bookmarks = query.flag("allowWatchBookmarks")
     explicit = "sendInitialEvents" in query
-    initial = query.flag("sendInitialEvents") if explicit else text in ("", "0")
     _refuse(_watch_problems(match, query.get("continue"), explicit=explicit))
     why = revision_problem(text) if text else ""
     if why:
         raise problems.ApiError(500, "", why)
     revision = int(text) if text else 0
+    initial = query.flag("sendInitialEvents") if explicit else revision == 0
     start = None if initial or not text or revision == 0 else revision
     return WatchOptions(
         selectors,

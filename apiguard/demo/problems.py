@@ -185,7 +185,8 @@ def too_old_revision(wanted: int, oldest: int) -> ApiError:
 
 
 def unparsable_revision(text: str, why: str) -> str:
-    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}'
+    quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: {why}"
 
 
 def too_many_requests() -> PlainError:
