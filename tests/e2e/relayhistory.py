@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -64,8 +64,11 @@ BATCH: Final = 8
 FAR_BEHIND: Final = 300
 """Events a client may be behind before writers wait for it, while nothing else is wrong."""
 
-UNSETTLED_SECONDS: Final = 10.0
+UNSETTLED_SECONDS: Final = 3.0
 """After history was forgotten, until the relay has surely listed anew."""
+
+WORKER_KILLS: Final = 4
+"""The supervisor waits longer and longer with a worker that dies again and again."""
 
 LEVEL_SECONDS: Final = 60.0
 """Within which, once everything is well again, every client must hold what there is."""
@@ -382,7 +385,6 @@ class Run:
         watchers: int,
         seed: int,
         say: Callable[[str], None],
-        worker_kills: int = 3,
     ) -> None:
         self.figures = Figures()
         self.seed = seed
@@ -395,7 +397,7 @@ class Run:
         self._rng = random.Random(seed)
         self._readers: list[Reader] = []
         self._calm = True
-        self._worker_kills = worker_kills
+        self._rounds = 0
         self._forgotten_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: EmbeddedApiServer
@@ -453,7 +455,8 @@ class Run:
         try:
             await self._write()
             troubling.cancel()
-            await asyncio.gather(troubling, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await troubling
             await self._settle()
             self._check_level()
             await self._check_direct()
@@ -467,7 +470,7 @@ class Run:
 
     async def _write(self) -> None:
         reported = 0
-        while self._delivered() < self._events and not self.figures.violations:
+        while not self._is_enough() and not self.figures.violations:
             for _ in range(BATCH):
                 self._write_any()
             await asyncio.sleep(0.001 if self._calm else 0.005)
@@ -475,6 +478,10 @@ class Run:
             if (done := self._delivered()) - reported >= self._events // 10:
                 reported = done
                 self._say(f"{done:,} events, {dict(self.figures.troubles)}")
+
+    def _is_enough(self) -> bool:
+        """As many events as wished, and everything went wrong at least once."""
+        return self._delivered() >= self._events and self._rounds > 0
 
     async def _wait_for_readers(self) -> None:
         """As long as nothing but their number holds them up."""
@@ -521,86 +528,96 @@ class Run:
     # -- trouble -------------------------------------------------------------------------------
 
     async def _trouble(self) -> None:
-        """One thing after the other; a slow client or two all the time."""
-        control, rng = self._server.control, self._rng
-        plain: dict[str, Callable[[], Awaitable[None]]] = {
-            "killed": self._kill,
-            "silent": self._stall,
-            "forgot": self._forget,
-            "worker killed": self._kill_worker,
-        }
+        """One thing after the other, each as often; slow and vanishing clients all the time."""
+        rng = self._rng
+        things = [self._end, self._expire, self._kill, self._stall, self._forget, self._kill_worker]
         while True:
-            await asyncio.sleep(rng.uniform(0.2, 0.8))
-            for reader in rng.sample(self._readers, max(1, len(self._readers) // 20)):
-                reader.vanish()
-            for reader in self._readers:
-                if reader.slow and rng.random() < 0.3:
-                    self._aside(reader.dawdle())
-            name = rng.choice(
-                ("ended", "expired", "killed", "killed", "silent", "forgot", "worker killed")
-            )
-            if name == "ended":
-                control.end_watches(PODS)
-            elif name == "expired":
-                self._forgotten_at = time.monotonic()
-                self.history.forget()
-                control.expire_watches(PODS)
-            else:
-                self._calm = False
-                try:
-                    await plain[name]()
-                finally:
-                    self._calm = True
-                continue
-            self.figures.troubles[name] += 1
+            for thing in rng.sample(things, len(things)):
+                await asyncio.sleep(rng.uniform(0.1, 0.6))
+                self._disturb_readers()
+                await thing()
+            self._rounds += 1
+
+    def _disturb_readers(self) -> None:
+        rng = self._rng
+        for reader in rng.sample(self._readers, max(1, len(self._readers) // 20)):
+            reader.vanish()
+        for reader in self._readers:
+            if reader.slow and rng.random() < 0.3:
+                self._aside(reader.dawdle())
+
+    @contextlib.asynccontextmanager
+    async def _wrong(self, name: str) -> AsyncIterator[None]:
+        """While something is, nobody waits for anybody."""
+        self.figures.troubles[name] += 1
+        self._calm = False
+        try:
+            yield
+        finally:
+            self._calm = True
 
     def _aside(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _end(self) -> None:
+        self.figures.troubles["ended"] += 1
+        self._server.control.end_watches(PODS)
+
+    async def _expire(self) -> None:
+        self.figures.troubles["expired"] += 1
+        self._forgot()
+        self._server.control.expire_watches(PODS)
+
     async def _kill(self) -> None:
-        self.figures.troubles["killed"] += 1
-        await self._server.kill()
-        try:
-            await asyncio.sleep(self._rng.uniform(0.1, 1.5))
-        finally:
-            await self._server.listen()
+        async with self._wrong("killed"):
+            await self._server.kill()
+            try:
+                await asyncio.sleep(self._rng.uniform(0.1, 1.5))
+            finally:
+                await self._server.listen()
 
     async def _stall(self) -> None:
-        self.figures.troubles["silent"] += 1
-        self._server.control.stall_watches(PODS)
-        try:
-            await asyncio.sleep(self._rng.uniform(0.3, 1.5))
-        finally:
-            self._server.control.resume_watches(PODS)
+        async with self._wrong("silent"):
+            self._server.control.stall_watches(PODS)
+            try:
+                await asyncio.sleep(self._rng.uniform(0.3, 1.5))
+            finally:
+                self._server.control.resume_watches(PODS)
 
     async def _forget(self) -> None:
         """Killed, and on return its history begins somewhere in what was missed."""
-        self.figures.troubles["forgot"] += 1
-        await self._server.kill()
-        try:
-            await asyncio.sleep(self._rng.uniform(0.05, 0.4))
-            self._forgotten_at = time.monotonic()
-            self.history.forget()
-            self._server.control.compact()
-            await asyncio.sleep(self._rng.uniform(0.05, 0.4))
-        finally:
-            await self._server.listen()
+        async with self._wrong("forgot"):
+            await self._server.kill()
+            try:
+                await asyncio.sleep(self._rng.uniform(0.05, 0.4))
+                self._forgot()
+                self._server.control.compact()
+                await asyncio.sleep(self._rng.uniform(0.05, 0.4))
+            finally:
+                await self._server.listen()
+
+    def _forgot(self) -> None:
+        self._forgotten_at = time.monotonic()
+        self.history.forget()
 
     async def _kill_worker(self) -> None:
         """Not while a difference is told: what a worker has told of one dies with it, and nobody
         could say any more that a client must not resume within."""
-        told = any(reader.witness.bridging for reader in self._readers)
-        recent = time.monotonic() < self._forgotten_at + UNSETTLED_SECONDS
-        if told or recent or self._worker_kills <= 0:
+        if self.figures.troubles["worker killed"] >= WORKER_KILLS:
             return
-        self._worker_kills -= 1
-        self.figures.troubles["worker killed"] += 1
-        pids = await asyncio.to_thread(lambda: self._guard.worker_pids)
-        for pid in pids:
-            kill(pid)
-        await eventually(lambda: not any(alive(pid) for pid in pids), "killed workers gone")
+        await eventually(self._is_settled, "every difference told", within=LEVEL_SECONDS)
+        async with self._wrong("worker killed"):
+            pids = await asyncio.to_thread(lambda: self._guard.worker_pids)
+            for pid in pids:
+                kill(pid)
+            await eventually(lambda: not any(alive(pid) for pid in pids), "killed workers gone")
+
+    def _is_settled(self) -> bool:
+        if time.monotonic() < self._forgotten_at + UNSETTLED_SECONDS:
+            return False
+        return not any(reader.witness.bridging for reader in self._readers)
 
     # -- the end -------------------------------------------------------------------------------
 
