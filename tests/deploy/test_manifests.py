@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -272,3 +273,33 @@ def test_the_image_has_what_it_is_built_from() -> None:
         for word in rest.split()[:-1]
     }
     assert copied <= set(let_through)
+
+
+@pytest.mark.real
+def test_the_sidecar_is_made_as_its_page_says(apiserver: RealApiServer, tmp_path: Path) -> None:
+    """Its commands, word for word, in an empty folder with ``deploy``."""
+    text = (DEPLOY / "sidecar/README.md").read_text()
+    (script,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "deploy").symlink_to(DEPLOY)
+    config = tmp_path / "kubeconfig"
+    cluster = {"server": apiserver.url, "certificate-authority": str(apiserver.ca_file)}
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "it", "cluster": cluster}],
+                "users": [{"name": "it", "user": {"token": ADMIN}}],
+                "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+                "current-context": "it",
+            }
+        )
+    )
+    path = f"{KUBECTL.parent}:{os.environ.get('PATH', os.defpath)}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path, env={"PATH": path, "KUBECONFIG": str(config), "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "deployment.apps/telemetry-agent created" in done.stdout

@@ -104,8 +104,11 @@ class Process:
         try:
             self._process.wait(START_SECONDS)
         finally:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def problem(self) -> str:
         return "" if self._process.poll() is None else self._log.read_text()
