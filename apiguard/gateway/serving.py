@@ -306,10 +306,9 @@ class Serving:
         stream = self._stream
         if stream is None:
             return False
-        data = frame.data
-        size = len(data)
+        size = frame.size
         self.bytes_out += size
-        stream.send_data(data)
+        stream.send_shared(frame)
         turn = self._desk.turn
         if turn != self._turn:
             self._turn = turn

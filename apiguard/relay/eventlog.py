@@ -36,15 +36,31 @@ MOST_GAPS = 64
 class Frame:
     """One event as watchers are sent it: built once, the same bytes to everybody.
 
-    ``wire`` is for the transport: its own framing of ``data`` (an HTTP/1.1 chunk), so that this
-    too is built once.
+    ``wire`` is ``data`` in the framing of the transport (an HTTP/1.1 chunk), once the first stream
+    has asked for it with ``framed``; held instead of ``data``, not beside it. ``size`` is that of
+    ``data``, in bytes.
     """
 
-    __slots__ = ("data", "wire")
+    __slots__ = ("_begin", "_data", "size", "wire")
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
+        self.size = len(data)
         self.wire: bytes | None = None
+        self._data: bytes | None = data
+        self._begin = 0
+
+    @property
+    def data(self) -> bytes:
+        if self._data is not None:
+            return self._data
+        assert self.wire is not None
+        return self.wire[self._begin : self._begin + self.size]
+
+    def framed(self, before: bytes, after: bytes) -> bytes:
+        """Makes and returns ``wire``."""
+        wire = self.wire = b"%b%b%b" % (before, self.data, after)
+        self._data, self._begin = None, len(before)
+        return wire
 
 
 class Event:

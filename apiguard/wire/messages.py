@@ -164,6 +164,23 @@ class RequestSink(Protocol):
         """The client's transport is full (False) or took its bytes (True)."""
 
 
+class Shared(Protocol):
+    """A piece of a body that many streams send. ``wire`` is None until one of them has put it into
+    its framing with ``framed``; a stream without a framing that others share takes ``data``."""
+
+    @property
+    def data(self) -> bytes: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def wire(self) -> bytes | None: ...
+
+    def framed(self, before: bytes, after: bytes) -> bytes:
+        """``data`` between these, kept as ``wire``."""
+
+
 class ServerStream(Protocol):
     """One request of a client, to be answered.
 
@@ -183,6 +200,9 @@ class ServerStream(Protocol):
     def send_head(self, head: ResponseHead, *, close: bool = False) -> None: ...
 
     def send_data(self, data: bytes) -> None: ...
+
+    def send_shared(self, piece: Shared) -> None:
+        """As ``send_data``, framed once for all streams that send ``piece``."""
 
     def send_end(self) -> None: ...
 
