@@ -35,8 +35,8 @@ ifdef PYTEST_ARGS
 else
 	@echo "==> pytest tests/bench tests/loadtests"
 	@$(BIN)/pytest tests/bench tests/loadtests
-	@echo "==> pytest tests/e2e, and beside it tests/unit tests/wire tests/net"
-	@$(BIN)/pytest tests/unit tests/wire tests/net >$(VENV)/pytest.log 2>&1 & beside=$$!; \
+	@echo "==> pytest tests/e2e, and beside it tests/unit tests/wire tests/net tests/docs tests/deploy"
+	@$(BIN)/pytest tests/unit tests/wire tests/net tests/docs tests/deploy >$(VENV)/pytest.log 2>&1 & beside=$$!; \
 	trap 'kill $$beside' INT TERM; \
 	$(BIN)/pytest tests/e2e; code=$$?; \
 	wait $$beside || code=1; cat $(VENV)/pytest.log; exit $$code
