@@ -50,13 +50,15 @@ class RelayAuthorization:
     """SubjectAccessReviews of the whole guard; each worker has its part."""
 
     stale_allow_seconds: int = 900
-    """How long a yes holds while upstream gives no answer."""
+    """How long a yes, and what upstream said of a token, hold while upstream gives no answer.
+    Whoever it has answered neither of goes upstream."""
 
     ignore_extra: bool = False
     """Leaves ``extra`` out of reviews: right where the authorizers are Node and RBAC only."""
 
     local_tokens: bool = False
-    """Whether a token verified here alone suffices while upstream cannot be asked."""
+    """Whether a token verified here alone suffices while upstream cannot be asked; one that was
+    revoked is then good until upstream is back."""
 
     anonymous: bool = False
     """Whether callers without a credential are served; upstream may not know that user."""
