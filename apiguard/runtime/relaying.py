@@ -186,8 +186,14 @@ class Relaying:
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
         return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """A defect of ours is told when it happens, not when its task is collected."""
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(defect := task.exception(), Exception):
+            report_defect(defect)
 
     # -- reviews -----------------------------------------------------------------------------
 

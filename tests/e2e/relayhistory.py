@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import sys
 import tempfile
@@ -666,8 +665,10 @@ class Run:
             if resource == "pods"
         }
         figures.warnings = [line for line in self._guard.log if line["level"] != "info"]
-        defects = [line for line in self._guard.log if "incident" in json.dumps(line)]
-        figures.violations += [f"a defect of the guard: {line}" for line in defects]
+        errors = [line for line in figures.warnings if line["level"] == "error"]
+        figures.violations += [
+            f"the guard failed: {line}" for line in errors if line["msg"] != "worker is replaced"
+        ]
 
 
 def run(
