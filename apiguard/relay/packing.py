@@ -3,7 +3,10 @@
 A body is one gzip member. Its pieces are deflated each by itself and end on a byte (a full flush),
 so that they stand one after the other in any stream; what differs between readers, the list's head
 and tail, goes as stored blocks. Several members would be simpler, but some clients read only the
-first. Compressing is a wish (``Pack``), as it takes 3 ms per piece and belongs off the loop.
+first. Compressing is a wish (``Pack``), as it takes 1 to 3 ms per piece and belongs off the loop.
+
+Measured for 10,000 objects of 4 KB that compress to a tenth: 165 ms of a thread once, 2 ms of the
+loop for every later reader, most of it joining checksums (CPython 3.11, a busy machine).
 
 Where and how kube-apiserver compresses: k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/
 writers.go: from 128 KiB on, at level 1, for who names gzip in Accept-Encoding.
@@ -55,7 +58,7 @@ class Pack:
     piece: bytes
 
     def compress(self) -> Block:
-        """3 ms for 256 KiB of pods; zlib lets other threads run meanwhile."""
+        """zlib lets other threads run meanwhile."""
         deflater = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         data = deflater.compress(self.piece) + deflater.flush(zlib.Z_FULL_FLUSH)
         return Block(data, len(self.piece), zlib.crc32(self.piece))
