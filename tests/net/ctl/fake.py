@@ -305,6 +305,7 @@ UNUSED = {"name": "nodes", "group": "", "version": "v1", "resource": "nodes", "f
           "state": "unused", "lag": {"heardSecondsAgo": None}}  # fmt: skip
 RELAY = {
     "enabled": True, "caches": [PODS, LOST, UNUSED], "waiting": 1, "refusals": {"429": 12},
+    "bypasses": {"table": 80, "history": 3, "stale": 1},
     "reviews": {"budgetPerSecond": 50.0, "stretchedSeconds": 31.0},
 }  # fmt: skip
 STANDING_OUT = PODS | {
