@@ -105,6 +105,7 @@ def test_the_readme_relays_as_it_says(demo: Demo) -> None:
         script = script.replace(port, str(free))
     out = demo.bash(script)
     assert out.count("200 ") == 20
+    assert re.search(r"^pods\b", out, re.MULTILINE)
     counted = dict.fromkeys(("lists", "upstream_requests"), 0.0)
     for name, value in re.findall(r"^apiguard_relay_(\w+)_total\S* (\S+)$", out, re.MULTILINE):
         counted[name] += float(value)
