@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.scenario import Scenario, load
+from loadtests.scenario import load
 
 from . import apiservers
 from .apiservers import SERVERS
 from .catalogue import INCIDENTS, NO_HARM
 from .figures import STORM, figures, fine
 from .guarding import SHIPPED_POLICY
-from .incident import Incident, Pair, scaled_capacity, scaled_settings
+from .incident import Incident, Pair, Played, scaled_capacity, scaled_settings
 from .report import Result, lines, write
-from .stage import Run, Setup, Stage
+from .stage import Setup, Stage
 
 REPORTS = Path(".incidents")
 PROGRESS_EVERY = 1.0  # seconds
@@ -41,23 +41,15 @@ class Wanted:
 
 def play(incident: Incident, wanted: Wanted, folder: Path) -> Result:
     """Both runs. Raises ``StageError``."""
-    scenario = load(incident.name).scaled(wanted.scale, wanted.time, wanted.bystanders)
-    without = run(incident, scenario, wanted, folder / "without", guarded=False)
-    guarded = run(incident, scenario, wanted, folder / "with", guarded=True)
-    pair = Pair(
-        without,
-        guarded,
-        figures(without, incident.protects),
-        figures(guarded, incident.protects),
-        wanted.headroom,
-    )
-    return Result(incident, pair, incident.claims(pair), wanted.server)
+    without = run(incident, wanted, folder / "without", guarded=False)
+    guarded = run(incident, wanted, folder / "with", guarded=True)
+    claims = [*incident.harms(without), *incident.relieves(guarded)]
+    return Result(incident, Pair(without, guarded), claims, wanted.server)
 
 
-def run(
-    incident: Incident, scenario: Scenario, wanted: Wanted, folder: Path, *, guarded: bool
-) -> Run:
+def run(incident: Incident, wanted: Wanted, folder: Path, *, guarded: bool) -> Played:
     """One of both. Raises ``StageError``."""
+    scenario = load(incident.name).scaled(wanted.scale, wanted.time, wanted.bystanders)
     setup = Setup(
         scenario=incident.name,
         scale=wanted.scale,
@@ -72,7 +64,8 @@ def run(
     name = f"{incident.name} {'with guard' if guarded else 'without'}"
     wanted.progress(f"{name}: starting")
     with Stage(folder, scenario, setup) as stage:
-        return stage.play(incident.steps(scenario), _Progress(name, wanted.progress))
+        seen = stage.play(incident.steps(scenario), _Progress(name, wanted.progress))
+    return Played(seen, figures(seen, incident.protects), wanted.headroom)
 
 
 class _Progress:

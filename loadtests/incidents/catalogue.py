@@ -11,7 +11,7 @@ from loadtests.clients.recording import BROKEN, LATE, UNFINISHED
 from loadtests.scenario import Scenario, Trouble
 
 from .figures import MIB, fine, noted, of, p99, spans
-from .incident import BOUNDS, LEASES_AND_WRITES, MODEL, Claim, Incident, Pair
+from .incident import BOUNDS, LEASES_AND_WRITES, MODEL, Claim, Incident, Played
 from .server import CUSTOM_GROUP
 from .stage import Run, Stage, Step
 
@@ -35,18 +35,17 @@ def _none(what: str, number: int) -> Claim:
     return Claim(f"no {what}", str(number), number == 0)
 
 
-def _hurts(pair: Pair) -> Claim:
-    """Without the guard it is an incident at all."""
-    quiet = max(pair.before.lease_quiet, FLOOR)
-    trouble = pair.before.lease_trouble
+def _leases_suffer(played: Played) -> Sequence[Claim]:
+    quiet = max(played.figures.lease_quiet, FLOOR)
+    trouble = played.figures.lease_trouble
     text = f"without the guard lease P99 is over {FAR:g} times its quiet value"
-    return Claim(text, f"{trouble:.3f} s after {quiet:.3f} s", trouble > FAR * quiet)
+    return [Claim(text, f"{trouble:.3f} s after {quiet:.3f} s", trouble > FAR * quiet)]
 
 
-def _leases_live(pair: Pair) -> Claim:
-    found = (pair.after.lease_trouble, pair.after.lease_after)
+def _leases_live(played: Played) -> Claim:
+    found = (played.figures.lease_trouble, played.figures.lease_after)
     worst = max((value for value in found if not math.isnan(value)), default=math.nan)
-    return _within("with the guard lease P99", worst, SECOND * pair.headroom)
+    return _within("with the guard lease P99", worst, SECOND * played.headroom)
 
 
 # -- the operator
@@ -68,17 +67,18 @@ def _look_and_ban(agent: str, *more: str) -> Callable[[Stage], None]:
     return act
 
 
-def _ban_claim(pair: Pair) -> Claim:
+def _ban_acts(played: Played) -> Claim:
     """The last request that was sent after the ban was typed and still admitted."""
-    banned = pair.guarded.facts.get("banned", math.nan)
-    admitted = [s.sent for s in of(pair.guarded, "storm") if fine(s) and s.sent > banned]
+    banned = played.run.facts.get("banned", math.nan)
+    admitted = [s.sent for s in of(played.run, "storm") if fine(s) and s.sent > banned]
     took = max(admitted, default=banned) - banned
     what = "from typing a ban to the last request it let through"
-    return Claim(
-        f"{what} it takes at most {QUICK * pair.headroom:g} s",
-        f"{took:.3f} s",
-        took <= QUICK * pair.headroom,
-    )
+    bound = QUICK * played.headroom
+    return Claim(f"{what} it takes at most {bound:g} s", f"{took:.3f} s", took <= bound)
+
+
+def _leases_live_and_bans_act(played: Played) -> Sequence[Claim]:
+    return [_leases_live(played), _ban_acts(played)]
 
 
 # -- S1: a telemetry agent is rolled out
@@ -95,10 +95,6 @@ def _s1_steps(scenario: Scenario) -> Sequence[Step]:
     ]
 
 
-def _s1_claims(pair: Pair) -> Sequence[Claim]:
-    return [_hurts(pair), _leases_live(pair), _ban_claim(pair)]
-
-
 # -- S3: kubelets restart while answers are slow
 
 
@@ -111,27 +107,22 @@ def _s3_steps(scenario: Scenario) -> Sequence[Step]:
     ]
 
 
-def _s3_claims(pair: Pair) -> Sequence[Claim]:
-    worst = max((s.seconds for s in of(pair.guarded, "sync", KUBELETS)), default=math.nan)
-    lost = [s for s in of(pair.guarded, "sync", KUBELETS) if not fine(s)]
-    before, after = _late_lists(pair.without), _late_lists(pair.guarded)
+def _s3_harms(played: Played) -> Sequence[Claim]:
+    late = sum(s.code == LATE for s in of(played.run, "list", KUBELETS))
+    return [Claim("without the guard lists are given up after 10 s", f"{late} were", late > 0)]
+
+
+def _s3_relieves(played: Played) -> Sequence[Claim]:
+    worst = max((s.seconds for s in of(played.run, "sync", KUBELETS)), default=math.nan)
+    lost = [s for s in of(played.run, "sync", KUBELETS) if not fine(s)]
+    found = f"{len(lost)} are not; the last took {worst:.1f} s"
     return [
-        Claim("without the guard lists are given up after 10 s", f"{before} were", before > 0),
-        Claim("with the guard a fifth of that at most", f"{after} were", 5 * after <= before),
-        Claim(
-            "with the guard every kubelet is in step again, by itself",
-            f"{len(lost)} are not; the last took {worst:.1f} s",
-            not lost,
-        ),
-        _leases_live(pair),
+        Claim("with the guard every kubelet is in step again, by itself", found, not lost),
+        _leases_live(played),
     ]
 
 
 KUBELETS = "restarting"
-
-
-def _late_lists(run: Run) -> int:
-    return sum(s.code == LATE for s in of(run, "list", KUBELETS))
 
 
 # -- S4: API servers are upgraded
@@ -151,36 +142,44 @@ def _s4_steps(scenario: Scenario) -> Sequence[Step]:
     ]
 
 
-def _s4_claims(pair: Pair) -> Sequence[Claim]:
-    quiet, *_ = spans(pair.guarded)
-    relisted = len(noted(pair.without, "relist", "informers", quiet.end))
-    still = len(noted(pair.guarded, "relist", "informers", quiet.end))
+def _s4_harms(played: Played) -> Sequence[Claim]:
+    number = _relists(played)
+    return [Claim("without the guard informers relist", f"{number} did", number > 0)]
+
+
+def _s4_relieves(played: Played) -> Sequence[Claim]:
     return [
-        Claim("without the guard informers relist", f"{relisted} did", relisted > 0),
-        _none("informer relists behind the relay", still),
-        _none("list comes back empty", len(noted(pair.guarded, "emptied"))),
+        _none("informer relists behind the relay", _relists(played)),
+        _none("list comes back empty", len(noted(played.run, "emptied"))),
     ]
+
+
+def _relists(played: Played) -> int:
+    """Of informers, since trouble began."""
+    _, trouble, _ = spans(played.run)
+    return len(noted(played.run, "relist", "informers", trouble.begin))
 
 
 # -- S5: informers of big secrets
 
 
-def _s5_claims(pair: Pair) -> Sequence[Claim]:
-    unserved = [s for s in of(pair.guarded, "sync", "informers") if not fine(s)]
-    growth = pair.after.guard_mib - _resident_before(pair.guarded)
-    held = pair.guarded.scenario.cluster
+def _s5_harms(played: Played) -> Sequence[Claim]:
+    found = played.figures.collapses
+    text = "without the guard the API server runs out of memory"
+    return [Claim(text, f"{found} times", found > 0)]
+
+
+def _s5_relieves(played: Played) -> Sequence[Claim]:
+    unserved = [s for s in of(played.run, "sync", "informers") if not fine(s)]
+    growth = played.figures.guard_mib - _resident_before(played.run)
+    held = played.run.scenario.cluster
     mib = held.secrets * held.secretBytes / MIB
     return [
-        Claim(
-            "without the guard the API server runs out of memory",
-            f"{pair.before.collapses} times",
-            pair.before.collapses > 0,
-        ),
-        _none("collapse with the relay", pair.after.collapses),
+        _none("collapse with the relay", played.figures.collapses),
         Claim("every informer is served", f"{len(unserved)} are not", not unserved),
         # Stored, built, compressed, and under way once.
-        _within("the guard's memory grows by as much as", growth, 64 + 6 * mib, "MiB"),
-        _leases_live(pair),
+        _within("growth of the guard's memory", growth, 64 + 6 * mib, "MiB"),
+        _leases_live(played),
     ]
 
 
@@ -202,23 +201,27 @@ def _s7_steps(scenario: Scenario) -> Sequence[Step]:
     ]
 
 
-def _s7_claims(pair: Pair) -> Sequence[Claim]:
-    quiet, trouble, _ = spans(pair.guarded)
-    delivered = noted(pair.guarded, "delivery", "informers", trouble.begin)
-    cut = noted(pair.guarded, "watch ended", "informers", quiet.end)
+def _s7_harms(played: Played) -> Sequence[Claim]:
+    found = played.figures
     return [
         Claim(
             "without the guard writes suffer from the fan-out",
-            f"P99 {pair.before.write_trouble:.3f} s after {pair.before.write_quiet:.3f} s",
-            pair.before.write_trouble > 2 * max(pair.before.write_quiet, FLOOR),
-        ),
-        _within("with the relay write P99", pair.after.write_trouble, SECOND * pair.headroom),
-        _within(
-            "delivery P99 to healthy watchers",
-            p99(s.seconds for s in delivered),
-            SECOND * pair.headroom,
-        ),
-        _none("watch of a healthy client is ended", len(cut)),
+            f"P99 {found.write_trouble:.3f} s after {found.write_quiet:.3f} s",
+            found.write_trouble > 2 * max(found.write_quiet, FLOOR),
+        )
+    ]
+
+
+def _s7_relieves(played: Played) -> Sequence[Claim]:
+    quiet, trouble, _ = spans(played.run)
+    delivered = noted(played.run, "delivery", "informers", trouble.begin)
+    ended = noted(played.run, "watch ended", "informers", quiet.end)
+    latency = p99(s.seconds for s in delivered)
+    bound = SECOND * played.headroom
+    return [
+        _within("with the relay write P99", played.figures.write_trouble, bound),
+        _within("delivery P99 to healthy watchers", latency, bound),
+        _none("watch of a healthy client is ended", len(ended)),
     ]
 
 
@@ -240,37 +243,28 @@ def _s8_steps(scenario: Scenario) -> Sequence[Step]:
 # -- S9: an agent restarts on all nodes
 
 
-def _s9_claims(pair: Pair) -> Sequence[Claim]:
-    quiet, *_ = spans(pair.guarded)
-    unserved = [s for s in of(pair.guarded, "sync", "agents") if not fine(s)]
-    sent = len(of(pair.guarded, "list", "agents"))
+def _s9_harms(played: Played) -> Sequence[Claim]:
+    lists, agents = _lists_in_trouble(played), played.run.scenario.clients[0].count
+    text = "without the guard every agent costs upstream a LIST"
+    return [Claim(text, f"{lists} LISTs for {agents} agents", lists >= agents)]
+
+
+def _s9_relieves(played: Played) -> Sequence[Claim]:
+    unserved = [s for s in of(played.run, "sync", "agents") if not fine(s)]
+    lists, asked = _lists_in_trouble(played), len(of(played.run, "list", "agents"))
     return [
-        Claim(
-            "without the guard every agent costs upstream a LIST",
-            f"{_upstream_lists(pair.without, quiet.end)} LISTs",
-            _upstream_lists(pair.without, quiet.end) >= pair.without.scenario.clients[0].count,
-        ),
-        # Ordinary clients list as well: kubectl does, and controllers that start.
-        Claim(
-            "behind the relay their LISTs cost upstream one",
-            f"{_upstream_lists(pair.guarded, quiet.end)} for {sent}, others' included",
-            _upstream_lists(pair.guarded, quiet.end) <= 1 + _others(pair.guarded),
-        ),
+        # Nobody else in this scenario lists.
+        Claim("behind the relay they cost upstream one LIST", f"{lists} for {asked}", lists <= 1),
         Claim("every agent is served", f"{len(unserved)} are not", not unserved),
-        _leases_live(pair),
+        _leases_live(played),
     ]
 
 
-def _upstream_lists(run: Run, since: float) -> int:
-    """LISTs the embedded server has counted from then on."""
-    counts = [load["lists"] for load in run.loads if load["at"] >= since and "lists" in load]
+def _lists_in_trouble(played: Played) -> int:
+    """LISTs the embedded server has counted since trouble began."""
+    _, trouble, _ = spans(played.run)
+    counts = [load["lists"] for load in played.run.loads if load["at"] >= trouble.begin - 0.2]
     return int(counts[-1] - counts[0]) if counts else 0
-
-
-def _others(run: Run) -> int:
-    """LISTs by others than the agents, with one of relaying and one to look again."""
-    kubectl = of(run, "kubectl")
-    return len(kubectl) + len([s for s in of(run, "list") if s.group != "agents"])
 
 
 # -- S11: the control plane is gone
@@ -285,23 +279,25 @@ def _s11_steps(scenario: Scenario) -> Sequence[Step]:
     ]
 
 
-def _s11_claims(pair: Pair) -> Sequence[Claim]:
-    lost, _ = _poor_reads(pair.without, SECOND * pair.headroom)
-    poor, reads = _poor_reads(pair.guarded, SECOND * pair.headroom)
-    _, trouble, _ = spans(pair.guarded)
-    relists = noted(pair.guarded, "relist", "informers", trouble.begin)
+def _s11_harms(played: Played) -> Sequence[Claim]:
+    poor, reads = _poor_reads(played)
+    return [Claim("without the guard reads fail or hang", f"{poor} of {reads} did", poor > 0)]
+
+
+def _s11_relieves(played: Played) -> Sequence[Claim]:
+    poor, reads = _poor_reads(played)
     return [
-        Claim("without the guard reads fail or hang", f"{lost} did", lost > 0),
         Claim("behind the relay reads go on", f"{poor} of {reads} did not", reads > 0 == poor),
-        _none("list comes back empty", len(noted(pair.guarded, "emptied"))),
-        _none("informer relists", len(relists)),
+        _none("list comes back empty", len(noted(played.run, "emptied"))),
+        _none("informer relists", _relists(played)),
     ]
 
 
-def _poor_reads(run: Run, bound: float) -> tuple[int, int]:
+def _poor_reads(played: Played) -> tuple[int, int]:
     """Reads sent while upstream was gone that failed or took long, and how many there were."""
-    _, trouble, _ = spans(run)
-    reads = [s for s in of(run, "read", "readers") if trouble.holds(s)]
+    _, trouble, _ = spans(played.run)
+    bound = SECOND * played.headroom
+    reads = [s for s in of(played.run, "read", "readers") if trouble.holds(s)]
     poor = [s for s in reads if s.seconds > bound or not (fine(s) or s.code == UNFINISHED)]
     return len(poor), len(reads)
 
@@ -324,8 +320,8 @@ def _restart(stage: Stage) -> None:
     stage.mark("the guard is back")
 
 
-def _quiet_claims(pair: Pair) -> Sequence[Claim]:
-    run = pair.guarded
+def _quiet_relieves(played: Played) -> Sequence[Claim]:
+    run = played.run
     refused = sum(s.refusals for s in run.samples)
     queued = slow_ones(run.metrics, "apiguard_queue_duration_seconds", WAIT)
     inside = slow_ones(run.metrics, "apiguard_guard_duration_seconds", WAIT)
@@ -344,7 +340,7 @@ def _quiet_claims(pair: Pair) -> Sequence[Claim]:
         Claim(
             "a lone guard's restart is over before a lease is due again",
             f"nobody listened for {back - left:.1f} s, {len(away)} operations failed meanwhile",
-            back - left < 10.0 * pair.headroom,
+            back - left < 10.0 * played.headroom,
         ),
     ]
 
@@ -394,6 +390,11 @@ def _relay(*resources: tuple[str, str, str]) -> Mapping[str, Any]:
     return {**BOUNDS, "relay": {"resources": named, "authorization": reviews}}
 
 
+def _nothing_shows(played: Played) -> Sequence[Claim]:
+    """Without the guard, on a day when nothing happens."""
+    return []
+
+
 def _no_steps(scenario: Scenario) -> Sequence[Step]:
     trouble = _trouble(scenario)
     return [
@@ -411,7 +412,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "the shipped policy bounds unpaged lists per program; the operator's ban ends them",
             LEASES_AND_WRITES,
             _s1_steps,
-            _s1_claims,
+            _leases_suffer,
+            _leases_live_and_bans_act,
         ),
         Incident(
             "S3",
@@ -419,7 +421,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "the ceiling of requests per API server: few are served in time instead of none",
             LEASES_AND_WRITES,
             _s3_steps,
-            _s3_claims,
+            _s3_harms,
+            _s3_relieves,
             limits=(
                 "kubelets from 1.35 on start with watch-lists, which no ceiling of the guard "
                 "counts: they are only relieved by a relay of what they follow"
@@ -434,7 +437,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "a relay of what is followed: it relists once, its watches go on",
             LEASES_AND_WRITES,
             _s4_steps,
-            _s4_claims,
+            _s4_harms,
+            _s4_relieves,
             limits="one modelled server restarts three times, instead of three in turn",
             settings=_relay(("", "v1", "pods"), ("", "v1", "configmaps")),
         ),
@@ -444,7 +448,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "a relay of secrets: one list upstream, one body for all",
             LEASES_AND_WRITES,
             _no_steps,
-            _s5_claims,
+            _s5_harms,
+            _s5_relieves,
             settings=_relay(("", "v1", "secrets")),
         ),
         Incident(
@@ -453,7 +458,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "a relay of what changes: upstream writes each event once",
             LEASES_AND_WRITES,
             _s7_steps,
-            _s7_claims,
+            _s7_harms,
+            _s7_relieves,
             # An event stands for one of 1 MB, 250 times the 4 KB that cost 50 µs to deliver.
             # Taken as 30 times as dear only: upstream, too, encodes once.
             capacity={**MODEL, "per_watch_event": 30 * 50e-6},
@@ -466,7 +472,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "the shipped policy's limit per account; the operator's ban ends it",
             LEASES_AND_WRITES,
             _s8_steps,
-            lambda pair: [_hurts(pair), _leases_live(pair), _ban_claim(pair)],
+            _leases_suffer,
+            _leases_live_and_bans_act,
             # Ten times as dear: 2,000 requests a second of the field are 200 here.
             capacity={**MODEL, "per_request": 0.005},
         ),
@@ -476,7 +483,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "a relay of that resource: one list upstream",
             LEASES_AND_WRITES,
             _no_steps,
-            _s9_claims,
+            _s9_harms,
+            _s9_relieves,
             settings=_relay((CUSTOM_GROUP, "v1", "*")),
             real=False,
         ),
@@ -486,7 +494,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "a relay of what is read: reads and watches go on from what it holds",
             {"read": 1.0},
             _s11_steps,
-            _s11_claims,
+            _s11_harms,
+            _s11_relieves,
             limits="writes, leases among them, fail with or without a guard",
             settings=_relay(("", "v1", "pods"), ("", "v1", "configmaps")),
         ),
@@ -496,7 +505,8 @@ INCIDENTS: Mapping[str, Incident] = {
             "nothing is to be contained",
             {**LEASES_AND_WRITES, "kubectl": 5.0},
             _quiet_steps,
-            _quiet_claims,
+            _nothing_shows,
+            _quiet_relieves,
             # A drain is for several guards, of which others take over. Alone, a short one is
             # better: it does not listen meanwhile.
             settings={"bounds": {"requestsPerUpstream": 500, "drainSeconds": 2}},

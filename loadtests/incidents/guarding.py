@@ -55,6 +55,7 @@ class Guard:
         self._child.process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
         self._child.wait(10.0)
+        self._child.close()
         self._log.clear()
         self._child = self._launch()
         return time.monotonic() - begun

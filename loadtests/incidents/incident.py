@@ -48,27 +48,35 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Both runs of an incident with their figures. ``headroom`` multiplies bounds in seconds, for
-    machines with other work."""
+class Played:
+    """One run with its figures. ``headroom`` multiplies bounds in seconds, for machines with other
+    work."""
 
-    without: Run
-    guarded: Run
-    before: Figures
-    after: Figures
+    run: Run
+    figures: Figures
     headroom: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Both runs of an incident."""
+
+    without: Played
+    guarded: Played
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
-    """``contains`` says in one sentence what stops it, ``limits`` what does not, for the report."""
+    """``harms`` is what must show without the guard, or it is no incident; ``relieves`` what must
+    with it. ``contains`` says in one sentence what stops it, ``limits`` what does not."""
 
     name: str
     title: str
     contains: str
     protects: Mapping[str, float]
     steps: Callable[[Scenario], Sequence[Step]]
-    claims: Callable[[Pair], Sequence[Claim]]
+    harms: Callable[[Played], Sequence[Claim]]
+    relieves: Callable[[Played], Sequence[Claim]]
     limits: str = ""
     capacity: Mapping[str, float] = field(default_factory=lambda: MODEL)
     settings: Mapping[str, Any] = field(default_factory=lambda: BOUNDS)

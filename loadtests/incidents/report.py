@@ -55,16 +55,16 @@ class Result:
 def lines(result: Result) -> list[str]:
     """For the terminal."""
     incident, pair = result.incident, result.pair
-    load = "modelled" if pair.without.model else "measured"
+    load = "modelled" if pair.without.run.model else "measured"
     out = [f"{incident.name}: {incident.title} ({result.server} API server, load {load})"]
     out.append(f"  contained by: {incident.contains}")
     if incident.limits:
         out.append(f"  not contained: {incident.limits}")
     out.append(f"  {'':36}{'without':>14}{'with guard':>14}")
     for name, key, unit in _ROWS:
-        before = "" if key in _GUARDS else _shown(getattr(pair.before, key), unit)
-        out.append(f"  {name:36}{before:>14}{_shown(getattr(pair.after, key), unit):>14}")
-    for typed in pair.guarded.typed:
+        before = "" if key in _GUARDS else _shown(getattr(pair.without.figures, key), unit)
+        out.append(f"  {name:36}{before:>14}{_shown(getattr(pair.guarded.figures, key), unit):>14}")
+    for typed in pair.guarded.run.typed:
         took = typed.done - typed.begun
         out.append(f"  operator: $ {typed.command}   ({took:.2f} s, exit {typed.code})")
     for claim in result.claims:
@@ -92,11 +92,11 @@ def document(result: Result) -> dict[str, Any]:
         "environment": describe(),
         "containedBy": result.incident.contains,
         "notContained": result.incident.limits,
-        "without": _plain(pair.before),
-        "with": _plain(pair.after),
+        "without": _plain(pair.without.figures),
+        "with": _plain(pair.guarded.figures),
         "claims": [asdict(claim) for claim in result.claims],
-        "marks": [asdict(mark) for mark in pair.guarded.marks],
-        "operator": [asdict(typed) for typed in pair.guarded.typed],
+        "marks": [asdict(mark) for mark in pair.guarded.run.marks],
+        "operator": [asdict(typed) for typed in pair.guarded.run.typed],
     }
 
 
@@ -109,8 +109,8 @@ def _section(result: Result) -> str:
     incident, pair = result.incident, result.pair
     rows = "".join(
         f"<tr><td>{escape(name)}<td>"
-        f"{'' if key in _GUARDS else _shown(getattr(pair.before, key), unit)}"
-        f"<td>{_shown(getattr(pair.after, key), unit)}"
+        f"{'' if key in _GUARDS else _shown(getattr(pair.without.figures, key), unit)}"
+        f"<td>{_shown(getattr(pair.guarded.figures, key), unit)}"
         for name, key, unit in _ROWS
     )
     claims = "".join(
@@ -119,14 +119,14 @@ def _section(result: Result) -> str:
         for claim in result.claims
     )
     typed = "".join(
-        f"<pre>$ {escape(t.command)}\n{escape(t.output)}</pre>" for t in pair.guarded.typed
+        f"<pre>$ {escape(t.command)}\n{escape(t.output)}</pre>" for t in pair.guarded.run.typed
     )
     limits = f"<p>Not contained: {escape(incident.limits)}." if incident.limits else ""
-    marks = "".join(f"<li>{mark.at:.1f} s: {escape(mark.text)}" for mark in pair.guarded.marks)
+    marks = "".join(f"<li>{mark.at:.1f} s: {escape(mark.text)}" for mark in pair.guarded.run.marks)
     charts = "\n".join(svg(chart) for chart in charts_of(pair))
     return (
         f"<h2>{escape(incident.name)}: {escape(incident.title)}</h2>"
-        f"<p>{escape(pair.guarded.scenario.about)} Contained by: {escape(incident.contains)}."
+        f"<p>{escape(pair.guarded.run.scenario.about)} Contained by: {escape(incident.contains)}."
         f"{limits}<ul>{claims}</ul>"
         f"<table><tr><th><th>without<th>with guard{rows}</table>{charts}<ul>{marks}</ul>{typed}"
     )
@@ -134,11 +134,11 @@ def _section(result: Result) -> str:
 
 def charts_of(pair: Pair) -> list[Chart]:
     """Leases and writes, the API server's load, the offender's requests."""
-    seconds = pair.guarded.scenario.seconds
-    trouble = pair.guarded.scenario.trouble
+    seconds = pair.guarded.run.scenario.seconds
+    trouble = pair.guarded.run.scenario.trouble
     shaded = (trouble.begin, trouble.end) if trouble else None
-    marks = [(mark.at, mark.text) for mark in pair.guarded.marks]
-    both = (("without", pair.without), ("with guard", pair.guarded))
+    marks = [(mark.at, mark.text) for mark in pair.guarded.run.marks]
+    both = (("without", pair.without.run), ("with guard", pair.guarded.run))
 
     def chart(title: str, unit: str, lines: list[Line], *, logarithmic: bool = False) -> Chart:
         return Chart(title, unit, seconds, lines, logarithmic, shaded, marks)
