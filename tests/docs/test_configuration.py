@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from apiguard.errors import ConfigError
@@ -12,6 +14,14 @@ from tests.docs.reference import GUARD, TARGET, keys_of, page, undescribed
 
 def test_the_reference_is_current() -> None:
     assert TARGET.read_text(encoding="utf-8") == page(), "run python -m tests.docs.reference"
+
+
+def test_the_example_names_every_setting() -> None:
+    """Given or commented out: what is not there is not found."""
+    example = (TARGET.parents[1] / "config" / "guard.yaml").read_text(encoding="utf-8")
+    settings = page().partition("## ThrottlePolicy")[0]
+    keys = set(re.findall(r"^\| `(\w+)(?:\[\])?`", settings, re.MULTILINE))
+    assert {key for key in keys if not re.search(rf"\b{key}\b", example)} == set()
 
 
 def test_every_key_says_what_it_means() -> None:
