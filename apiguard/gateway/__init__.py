@@ -12,6 +12,7 @@
               ``compressing``
 ``lobby``     Lobby: everybody at the desk, in whose turn they go on, and the ways out
 ``driver``    what the desk wishes for from whoever has sockets
+``feedbook``  FeedBook: the feeds there are, bounded whatever callers ask for
 ``feeds``     Feed: one cache with everything around it, and who waits for it
 ``serving``   Serving: the sibling of Exchange for what the relay answers; becomes one if it cannot
 ``replies``   the guard's own answers, serialised once

@@ -157,6 +157,12 @@ class Feed:
         return self.cache is not None and self.cache.ready and self.phase is Phase.READY
 
     @property
+    def forgettable(self) -> bool:
+        """Whether it is at rest and nobody waits for it or reads from it."""
+        waiting = bool(self.filling or self.catching or len(self.freshness))
+        return bool(self.rests) and not waiting and not self.watchers
+
+    @property
     def watchers(self) -> int:
         return 0 if self.fanout is None else len(self.fanout)
 

@@ -25,6 +25,7 @@ from apiguard.gateway.compressing import Compressing
 from apiguard.gateway.decision import Decision, Forward
 from apiguard.gateway.driver import Driver
 from apiguard.gateway.eligible import Eligible, allows_relaxed
+from apiguard.gateway.feedbook import FeedBook
 from apiguard.gateway.feeds import Feed
 from apiguard.gateway.lobby import Lobby, Place
 from apiguard.gateway.proving import Proving
@@ -72,7 +73,8 @@ class RelayDesk:
         self.config = config
         self.authorizer = authorizer
         self.bodies = BodyCache(config.bodies_bytes)
-        self.feeds: dict[FeedKey, Feed] = {}
+        self._book = FeedBook(config)
+        self.feeds = self._book.feeds
         self.turn = 0
         self._driver = driver
         self._clock = clock
@@ -137,6 +139,9 @@ class RelayDesk:
             self._lobby.bypass(serving, "rule")
             return
         feed = self._feed_of(serving, now)
+        if isinstance(feed, str):
+            self._lobby.bypass(serving, feed)
+            return
         place.relaxed = allows_relaxed(rule, feed.settings)
         feed.used_at = now
         if feed.rests and now < feed.rests_until:
@@ -158,15 +163,13 @@ class RelayDesk:
             feed.rests = ""
             self._driver.start(feed)
 
-    def _feed_of(self, serving: Serving, now: float) -> Feed:
+    def _feed_of(self, serving: Serving, now: float) -> Feed | str:
+        """The feed of what is asked for, or why there is none."""
         wanted = serving.serve.wanted
+        settings = self._eligible.settings_of(serving.info)
+        assert settings is not None
         key = FeedKey(wanted.group, wanted.version, wanted.resource, serving.serve.form)
-        feed = self.feeds.get(key)
-        if feed is None:
-            settings = self._eligible.settings_of(serving.info)
-            assert settings is not None
-            feed = self.feeds[key] = Feed(key, settings, self.config, now=now)
-        return feed
+        return self._book.open(key, settings, now)
 
     def left(self, serving: Serving) -> None:
         """The serving is over: nothing is kept for it."""
@@ -231,6 +234,8 @@ class RelayDesk:
             return
         for serving in waiting:
             self._lobby.bypass(serving, reason, feed)
+        if feed.fanout is None and reason in REST_SECONDS:
+            self._book.strike(feed)
 
     def checked(self, feed: Feed, revision: int, listed: Sequence[Peeked]) -> bool:
         """Whether the cache held at ``revision`` what upstream did; True where nobody can tell."""
