@@ -180,7 +180,8 @@ class Serving:
         gzip = accepts_gzip(self.block.get(b"accept-encoding"))
         self._answer = GzipAnswer(answer) if gzip else answer
         self.head = self._response_head(self.representation.value, lines)
-        self._again(self.step())
+        # In a turn of its own: one review may answer for hundreds who wait.
+        self._desk.soon(self)
 
     def answer_watch(
         self, fanout: Fanout, begin: Begin, deadline: float, now: float, lines: bytes
