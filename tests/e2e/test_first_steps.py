@@ -162,7 +162,7 @@ AGENT = ("--user", "system:serviceaccount:monitoring:agent", "--group", "system:
         ("nodes", ("GET", "/api/v1/nodes/n1", *NODE)),
         ("unpaged-lists", ("GET", "/api/v1/pods", *AGENT)),
         ("workloads", ("GET", "/api/v1/pods?limit=500", *AGENT)),
-        ("workloads", ("GET", "/api/v1/pods?watch=1", *AGENT)),
+        ("workload-watches", ("GET", "/api/v1/pods?watch=1", *AGENT)),
         ("events", ("POST", "/api/v1/namespaces/default/events", *AGENT)),
         ("probes", ("GET", "/livez?verbose")),
         ("anonymous", ("GET", "/apis")),
