@@ -45,6 +45,7 @@ def relay_stand(name: str, folder: Path, server: ApiServer, certificates: Certif
             "serverName": SERVER_NAME,
             "credentials": {"tokenFile": str(token)},
         },
+        "bounds": {"drainSeconds": 1},
         "identity": {"tokenReview": {"enabled": True, "reviewsPerSecond": 1_000}},
         "relay": {"resources": resources, "authorization": {"reviewsPerSecond": 1_000}},
     }
