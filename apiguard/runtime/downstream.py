@@ -304,7 +304,11 @@ class Downstream(asyncio.Protocol):
 
     def _tick_closing(self, now: float) -> None:
         if not self._close_at:
-            self._close_at = now + self._traffic.config.bounds.connection.write_stall_seconds
+            # With everything sent, only the farewell of TLS is missing. A client that is idle and
+            # does not read never answers it, and uvloop would wait 30 s: as long as a drain.
+            sent = self._transport.get_write_buffer_size() == 0
+            stall = self._traffic.config.bounds.connection.write_stall_seconds
+            self._close_at = now + (LINGER_SECONDS if sent else stall)
         elif now >= self._close_at:
             if self._transport.is_closing():
                 self._transport.abort()
