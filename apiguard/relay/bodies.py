@@ -66,6 +66,7 @@ class Content:
         "_cuts",
         "_encode",
         "_ends",
+        "_grown",
         "_kept",
         "_most",
         "_overhead",
@@ -89,6 +90,7 @@ class Content:
         self._packed: Packed | None = None
         self._kept = False
         self._most = 0
+        self._grown: Callable[[], None] | None = None
         self.selected = False
         self.size = 0
         self.last_key = ""
@@ -138,6 +140,8 @@ class Content:
         self._pieces = [None] * self.pieces
         self._kept = self.size <= self._most
         self.selected = True
+        if self._kept and self._grown is not None:
+            self._grown()
 
     def piece(self, at: int) -> bytes:
         """Piece number ``at``; built now unless it is kept."""
@@ -162,9 +166,11 @@ class Content:
         """Bytes of all pieces, and of those compressed so far."""
         return self.size + (self._packed.size if self._packed is not None else 0)
 
-    def keep(self, most: int) -> None:
-        """Pieces are to stay once built, if all of them together have at most ``most`` bytes."""
+    def keep(self, most: int, grown: Callable[[], None] | None = None) -> None:
+        """Pieces are to stay once built, if all of them together have at most ``most`` bytes;
+        ``grown`` is called when it is known that they will."""
         self._most = most
+        self._grown = grown
 
     def drop(self) -> None:
         """Pieces go; who still reads builds them again."""
@@ -366,7 +372,7 @@ class BodyCache:
         else:
             self.misses += 1
             content = build()
-            content.keep(self.ceiling // 2)
+            content.keep(self.ceiling // 2, self.settle)
         self._held[key] = stamp, content  # most recently used stands last
         self.settle()
         return content
