@@ -158,7 +158,9 @@ def spec_of(row: Row, proxy: Running, setting: Setting) -> Spec:
         rate=row.rate,
         pods=row.pods,
         stalled=row.stalled,
+        each_changed=row.each_changed,
         pace=proxy.pace,
+        admin=proxy.admin,
         probe=proxy.probe,
     )
 

@@ -13,6 +13,7 @@ PODS = 10_000
 POD_BYTES = 4096
 NODES = 5_000
 NAMESPACES = 50
+TIERS = 7
 
 EVENT_MARK = b"~"
 """Occurs once in every event and nowhere in chunk framing: counting it counts events."""
@@ -44,7 +45,7 @@ def pod(number: int, revision: int, stamp: int = 0) -> bytes:
         b'"creationTimestamp":"2026-11-23T00:00:00Z",'
         b'"labels":{"app":"app-%02d","tier":"tier-%d"},"annotations":{"changed":"%b%020d"}},'
         b'"spec":{"containers":[{"name":"web","image":"registry.example/web:1.0","env":['
-        % (number, number % NAMESPACES, number, revision, number % 40, number % 7, STAMP, stamp)
+        % (number, number % NAMESPACES, number, revision, number % 40, number % TIERS, STAMP, stamp)
     )
     end = (
         b']}],"restartPolicy":"Always","nodeName":"%b","serviceAccountName":"default"},'

@@ -18,7 +18,8 @@ from loadtests.bench.responder import Client, Responder, serving_tls
 
 PACE_PATH = "/bench/pace"
 """``?rate=20&pods=50``: from now on so many changes a second, of the first so many pods in turn.
-The answer names the latest revision."""
+With ``&once`` another
+one happens now. The answer names the latest revision."""
 
 _DISCOVERY = {
     "kind": "APIResourceList",
@@ -71,6 +72,8 @@ class PodServer(Responder):
         elif parts.path == PACE_PATH:
             self._changing = int(query["pods"])
             self.pace(float(query["rate"]))
+            if "once" in query:
+                self.publish()
             client.send(_document({"revision": self._revision}))
         elif parts.path == "/api/v1":
             client.send(_document(_DISCOVERY))

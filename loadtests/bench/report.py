@@ -19,7 +19,9 @@ _HEADINGS = {
     "growth_kib": "KiB/{unit}",
     "callback_ms": "longest callback, CPU ms",
     "lag_ms": "loop lag P99.9, CPU ms",
-    "share": "resident/stored",
+    "bodies_share": "built bodies/ceiling",
+    "log_share": "log/ceiling",
+    "share": "resident by bytes",
     "connection_kib": "KiB/idle connection",
 }
 _SPREAD = "  (least-greatest)"

@@ -149,7 +149,7 @@ class Responder:
                     self._handle(descriptor, self._clients[descriptor], mask)
             now = time.monotonic()
             if self._watchers and now >= self._due:
-                self._publish()
+                self.publish()
                 self._due += self._interval
             self._due = max(self._due, now)
 
@@ -217,7 +217,7 @@ class Responder:
         self._event += 1
         return traffic.event(self._event)
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """One event to every watcher, as an apiserver does on one change."""
         data = traffic.chunk(self.event())
         for descriptor in tuple(self._watchers):

@@ -22,7 +22,7 @@ class Row:
     of those the running peer knows; "" sends the tokens of the traffic.
 
     For relays: ``rate`` changes a second upstream, of the first ``pods``; ``stalled`` of the
-    watchers read nothing.
+    watchers read nothing; ``each_changed``: something changes before every list.
     """
 
     peer: Peer
@@ -36,6 +36,7 @@ class Row:
     rate: float = 0.0
     pods: int = 0
     stalled: int = 0
+    each_changed: bool = False
 
     @property
     def name(self) -> str:

@@ -22,8 +22,15 @@ RELAY_LIST = Case(
     (
         Row(RELAY, "relay-lists", connections=_LISTERS, seconds=2.0, label="relay"),
         Row(NGINX_FILE, "relay-lists", connections=_LISTERS, seconds=2.0, label="file"),
-        # One reader and more changes than lists: each is built anew.
-        Row(RELAY, "relay-lists", connections=1, seconds=2.0, rate=40.0, label="relay, changing"),
+        # One reader, so that every list is built anew.
+        Row(
+            RELAY,
+            "relay-lists",
+            connections=1,
+            seconds=2.0,
+            each_changed=True,
+            label="relay, changing",
+        ),
     ),
     upstream=PODS,
 )
@@ -172,6 +179,16 @@ RELAY_STORE = Case(
     rounds=3,
     columns=("share",),
 )
+RELAY_CEILINGS = Case(
+    "relay-ceilings",
+    "seven lists of 35 MB and 16,000 changes, where 128 and 64 MiB are to be kept",
+    "cache",
+    (Row(RELAY, "relay-ceilings", rate=2_000.0, label="relay"),),
+    upstream=PODS,
+    fresh=True,
+    rounds=2,
+    columns=("bodies_share", "log_share", "share"),
+)
 
 RELAY_CASES = (
     RELAY_LIST,
@@ -183,4 +200,5 @@ RELAY_CASES = (
     RELAY_FILLING,
     RELAY_MEMORY,
     RELAY_STORE,
+    RELAY_CEILINGS,
 )

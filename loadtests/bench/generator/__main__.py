@@ -25,6 +25,7 @@ MODES: dict[str, Callable[[Spec], Numbers]] = {
     "relay-idle": relayed.idle,
     "relay-fill": relayed.fill,
     "relay-stall": relayed.stall,
+    "relay-ceilings": relayed.ceilings,
 }
 
 

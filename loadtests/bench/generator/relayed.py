@@ -28,6 +28,7 @@ from loadtests.bench.generator.connection import (
 from loadtests.bench.generator.memory import settled
 from loadtests.bench.generator.spec import Numbers, Spec, WrongAnswerError
 from loadtests.bench.generator.streams import Dechunker, Reader, Streams
+from loadtests.bench.peers.guard import ADMIN_TOKEN
 from loadtests.bench.podserver import PACE_PATH
 
 _MS = 1e3
@@ -35,6 +36,11 @@ _NS = 1e6
 _KIB = 1024
 _LISTS_EACH = 1.5
 """Lists of a window at least, per reader: on a busy machine it may take longer than planned."""
+_BODIES_CEILING = 128 << 20
+_LOG_CEILING = 64 << 20
+_HISTORY = 16_000
+"""Changes that do not fit into the log: the object before and the event of each are 8 KB."""
+_IDLE_SECONDS = 1.0
 _CONNECT_DEADLINE = 30.0
 _UNLIKE = 0.1
 """Part by which a list may differ in length: kube-apiserver writes down more than it was told."""
@@ -47,11 +53,23 @@ _SMALL_BUFFER = 4096
 
 
 def lists(spec: Spec) -> Numbers:
-    """``units`` lists delivered, whole or in part."""
+    """``units`` lists delivered, whole or in part. What the proxy uses when nobody asks is taken
+    off its CPU: how many lists share it depends on the machine."""
+    change = (lambda: _set_pace(spec, 0.0, once=True)) if spec.each_changed else None
+    idle = _idle_share(spec.proxy)
     with _changing(spec) as start:
-        readers = [ListReader(checked=not at) for at in range(spec.connections)]
+        readers = [ListReader(checked=not at, before=change) for at in range(spec.connections)]
         requests = [_list_request()] * spec.connections
-        return _windowed(spec, requests, readers, start=start, least=_LISTS_EACH * len(readers))
+        least = _LISTS_EACH * len(readers)
+        found = _windowed(spec, requests, readers, start=start, least=least)
+    return {**found, "cpu_seconds": found["cpu_seconds"] - idle * found["seconds"]}
+
+
+def _idle_share(proxy: int) -> float:
+    """CPU seconds a second."""
+    before = procfs.cpu_seconds(proxy)
+    time.sleep(_IDLE_SECONDS)
+    return (procfs.cpu_seconds(proxy) - before) / _IDLE_SECONDS
 
 
 def lag(spec: Spec) -> Numbers:
@@ -129,15 +147,51 @@ def stall(spec: Spec) -> Numbers:
     """``growth_kib``: resident memory per reader that asked for the list and takes none of it,
     beyond what a connection and the list built for everybody take."""
     tls = client_tls(spec.authority)
-    first = ListReader(checked=True)
-    streams = Streams()
-    streams.add(connect(spec.port, tls), first, _list_request())
-    streams.until(lambda: first.lists > 0)
+    _read_once(spec, _list_request())
     readers = [connect(spec.port, tls) for _ in range(spec.connections)]
     before = settled(spec.proxy)
     for reader in readers:
         reader.send(_list_request())
     return _grown(spec, settled(spec.proxy) - before, spec.connections)
+
+
+def ceilings(spec: Spec) -> Numbers:
+    """More built lists and more history than may be kept: ``bodies_share`` and ``log_share`` of
+    their ceilings, as the guard says; ``share``: resident memory that came on top of the objects,
+    by both ceilings together."""
+    _filled(spec)
+    before = settled(spec.proxy)
+    for tier in range(pods.TIERS):
+        _read_once(spec, _request(f"resourceVersion=0&labelSelector=tier%21%3Dtier-{tier}"))
+    with _changing(spec) as start:
+        first = start()
+        while start() - first < _HISTORY:
+            time.sleep(1.0)
+    held = _held(spec.admin)
+    return {
+        **_grown(spec, 0, 1),
+        "bodies_share": held["bodies"] / _BODIES_CEILING,
+        "log_share": held["log"] / _LOG_CEILING,
+        "share": (settled(spec.proxy) - before) / (_BODIES_CEILING + _LOG_CEILING),
+    }
+
+
+def _read_once(spec: Spec, request: bytes) -> None:
+    """One list, whole."""
+    reader, streams = ListReader(checked=False, again=False), Streams()
+    streams.add(connect(spec.port, client_tls(spec.authority)), reader, request)
+    streams.until(lambda: reader.lists > 0)
+
+
+def _held(admin: int) -> dict[str, int]:
+    """Bytes of the one cache, by what they are for."""
+    connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=5)
+    try:
+        connection.request("GET", "/v1/relay", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        (cache,) = json.load(connection.getresponse())["caches"]
+    finally:
+        connection.close()
+    return dict(cache["bytes"])
 
 
 def _grown(spec: Spec, grown: int, units: int) -> Numbers:
@@ -166,13 +220,15 @@ def _watch_request(revision: int, more: str = "") -> bytes:
     return _request(f"watch=1&resourceVersion={revision}&timeoutSeconds=3000{more}")
 
 
-def _set_pace(spec: Spec, rate: float) -> int:
-    """Returns the collection's latest revision; 0 where nothing can change it."""
+def _set_pace(spec: Spec, rate: float, *, once: bool = False) -> int:
+    """Returns the collection's latest revision; 0 where nothing can change it. ``once``: another
+    change happens now."""
     if not spec.pace:
         return 0
     connection = http.client.HTTPConnection("127.0.0.1", spec.pace, timeout=10)
     try:
-        connection.request("GET", f"{PACE_PATH}?rate={rate}&pods={spec.pods or pods.PODS}")
+        query = f"rate={rate}&pods={spec.pods or pods.PODS}" + ("&once=1" if once else "")
+        connection.request("GET", f"{PACE_PATH}?{query}")
         return int(json.load(connection.getresponse())["revision"])
     finally:
         connection.close()
@@ -198,10 +254,15 @@ class _Reader(Reader):
 
 
 class ListReader(_Reader):
-    """Counts lists, asks for the next; the first list of a ``checked`` one is decoded."""
+    """Counts lists, asks for the next if ``again``, having called ``before``; the first list of a
+    ``checked`` one is decoded."""
 
-    def __init__(self, *, checked: bool) -> None:
+    def __init__(
+        self, *, checked: bool, again: bool = True, before: Callable[[], object] | None = None
+    ) -> None:
         self.lists = 0
+        self._again = again
+        self._before = before
         self._decoder: Dechunker | None = Dechunker() if checked else None
         self._parts: list[bytes] = []
         self._head = b""
@@ -218,7 +279,10 @@ class ListReader(_Reader):
             ended = self._ends(data)
         if ended:
             self._ended()
-            connection.send(request)
+            if self._before is not None:
+                self._before()
+            if self._again:
+                connection.send(request)
 
     def _ends(self, data: bytes) -> bool:
         """Whether the answer ends with ``data``: by its length, or by what ends chunks."""

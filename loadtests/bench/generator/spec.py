@@ -29,8 +29,10 @@ class Spec:
     token: str = ""  # instead of the traffic's own
     certificate: str = ""  # PEM file of certificate and key, presented instead of any token
     pods: int = 0  # how many of them change
+    each_changed: bool = False  # before every list
     stalled: int = 0  # watchers that read nothing
     pace: int = 0  # plain port where ``rate`` and ``pods`` are set
+    admin: int = 0  # port of a guard that says what it holds
     probe: str = ""  # file of the proxy's loop probe
 
     def dumps(self) -> str:
