@@ -68,6 +68,10 @@ failure is one server's word on one resource, while reviews may well be answered
 UNREACHED_SECONDS: Final = 1.0
 """How long that must last: a connection that breaks is no outage."""
 
+CUT_SHORT_SECONDS: Final = 5.0
+"""A watch that ends so much before its time was ended by a server that goes: who answers next may
+have another storage behind it."""
+
 LONGEST_REVIEW: Final = 1 << 20
 STEP_BYTES: Final = 64 << 10
 
@@ -131,6 +135,7 @@ class Relaying:
         self._tasks: set[asyncio.Task[None]] = set()
         self._following: dict[Feed, asyncio.Task[None]] = {}
         self._watching: dict[Feed, asyncio.Task[Wish]] = {}
+        self._cut_short: set[Feed] = set()
         self._reviewing = 0
         self._proofs = asyncio.Semaphore(CONCURRENT_PROOFS)
         # One thread: what it computes would otherwise compete with traffic for the second core.
@@ -398,8 +403,9 @@ class Relaying:
     def _heard(self, feed: Feed) -> None:
         """Upstream answers again, perhaps from another storage."""
         feed.unreached = False
-        if feed.lost_at:
+        if feed.lost_at or feed in self._cut_short:
             feed.lost_at = 0.0
+            self._cut_short.discard(feed)
             self._task(self._compare_revisions(feed))
 
     async def _watch(self, feed: Feed, reflector: Reflector, wish: WatchFrom) -> Wish:
@@ -425,6 +431,7 @@ class Relaying:
             "resourceVersion": str(wish.revision),
             "timeoutSeconds": str(wish.timeout),
         }
+        begun = time.monotonic()
         splitter = frame_splitter(key.form.representation)
         path = collection_path(key.group, key.version, key.resource)
         try:
@@ -446,7 +453,10 @@ class Relaying:
         except ObjectError as error:
             _log.warning("a watch of %s cannot be read: %s", key.resource, error)
             return self._lost(feed, reflector, Failure())
-        return reflector.ended(time.monotonic())
+        now = time.monotonic()
+        if now - begun < wish.timeout - CUT_SHORT_SECONDS:
+            self._cut_short.add(feed)
+        return reflector.ended(now)
 
     # -- proofs ------------------------------------------------------------------------------
 

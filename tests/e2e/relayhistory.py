@@ -342,7 +342,7 @@ class Reader:
         if event.type == "ERROR":
             if event.object.code != 410:
                 raise Violation(f"an ERROR event: {line.decode()}")
-            self.witness.expired(slow=self._late)
+            self.witness.expired(event.object.message, slow=self._late)
         elif event.type == "BOOKMARK":
             end = bool(metadata.annotations)
             self.witness.bookmarked(int(metadata.resourceVersion), initial_end=end)

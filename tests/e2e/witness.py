@@ -264,12 +264,12 @@ class Witness:
         self.revision = revision
         self.known = max(self.known, revision)
 
-    def expired(self, *, slow: bool) -> None:
+    def expired(self, message: str = "", *, slow: bool) -> None:
         """410: to be told only where history is gone. ``slow``: this client let it go by."""
         self.counts.forgotten += 1
         self._trail.append("410")
         if not (slow or self.bridging or self.history.is_forgotten(self.revision)):
-            raise Violation(f"410 at {self.revision}, which nobody forgot")
+            raise Violation(f"410 at {self.revision}, which nobody forgot: {message}")
         self._initial = None
         self._until = 0
         self.revision = 0
