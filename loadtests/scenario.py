@@ -14,7 +14,7 @@ Times are seconds from the start. Unknown keys are errors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ import yaml
 
 FOLDER = Path(__file__).with_name("scenarios")
 DEFAULT_PLAYER = "others"
+EVERYBODY = "everybody"
+QUIET = 4.0  # seconds at least before trouble, however short the rest
 
 T = TypeVar("T")
 
@@ -100,36 +102,51 @@ class Scenario:
         ``bystanders`` multiplies once more those of the default player, who make no trouble.
         Clients keep their own periods and deadlines: those are what is tested.
         """
+        moved = self._schedule(time)
         groups = tuple(
-            _scaled(group, clients * (bystanders if group.player == DEFAULT_PLAYER else 1.0), time)
+            _scaled(group, clients * (bystanders if group.player == DEFAULT_PLAYER else 1.0), moved)
             for group in self.clients
         )
-        trouble = self.trouble and Trouble(self.trouble.begin * time, self.trouble.end * time)
+        trouble = self.trouble and Trouble(moved(self.trouble.begin), moved(self.trouble.end))
         cluster = replace(self.cluster, nodes=max(1, round(self.cluster.nodes * clients)))
         return replace(
-            self, clients=groups, seconds=self.seconds * time, trouble=trouble, cluster=cluster
+            self, clients=groups, seconds=moved(self.seconds), trouble=trouble, cluster=cluster
         )
+
+    def _schedule(self, time: float) -> Callable[[float], float]:
+        """Where a moment lies in a schedule ``time`` times as long. Before trouble there is always
+        time to connect, unless the scenario itself leaves less."""
+        begin = self.trouble.begin if self.trouble else 0.0
+        quiet = max(begin * time, min(begin, QUIET))
+
+        def moved(at: float) -> float:
+            return at * quiet / begin if at < begin else quiet + (at - begin) * time
+
+        return moved
 
     @property
     def players(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(group.player for group in self.clients))
 
     def of(self, player: str) -> tuple[ClientGroup, ...]:
-        return tuple(group for group in self.clients if group.player == player)
+        """The groups of one process; ``EVERYBODY`` plays all of them."""
+        return tuple(group for group in self.clients if player in (group.player, EVERYBODY))
 
 
-def _scaled(group: ClientGroup, clients: float, time: float) -> ClientGroup:
+def _scaled(group: ClientGroup, clients: float, moved: Callable[[float], float]) -> ClientGroup:
     # Single instances stay single: there is one scheduler, however many nodes there are.
     count = group.count if group.count == 1 else max(1, round(group.count * clients))
     restart = group.restart and replace(
-        group.restart, at=group.restart.at * time, over=group.restart.over * time
+        group.restart,
+        at=moved(group.restart.at),
+        over=moved(group.restart.at + group.restart.over) - moved(group.restart.at),
     )
     return replace(
         group,
         count=count,
-        begin=group.begin * time,
-        end=group.end * time,
-        ramp=group.ramp * time,
+        begin=moved(group.begin),
+        end=moved(group.end) if group.end else 0.0,
+        ramp=moved(group.begin + group.ramp) - moved(group.begin),
         restart=restart,
     )
 

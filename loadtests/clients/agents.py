@@ -106,7 +106,8 @@ class CarelessTelemetry(Client):
                     return
                 gevent.sleep(self.given["pause"])
 
-        self.every(self.given["every"], collect)
+        # A fresh agent's first thought is to look; it is the rollout that spreads them.
+        self.every(self.given["every"], collect, at_once=True)
 
 
 class Informers(Client):

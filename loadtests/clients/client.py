@@ -96,10 +96,17 @@ class Client:
             reflector = Reflector(rest, self.recorder, collection, self.rng, **options)
             self.spawn(reflector.run)
 
-    def every(self, seconds: float, act: Callable[[], object], *, jitter: float = 0.0) -> None:
-        """First after a part of the period, as clients that started at different times; a period
-        that was missed is not made up for."""
-        due = time.monotonic() + self.rng.random() * seconds
+    def every(
+        self,
+        seconds: float,
+        act: Callable[[], object],
+        *,
+        jitter: float = 0.0,
+        at_once: bool = False,
+    ) -> None:
+        """First after a part of the period, as clients that started at different times, unless
+        ``at_once``; a period that was missed is not made up for."""
+        due = time.monotonic() + (0.0 if at_once else self.rng.random() * seconds)
         while True:
             gevent.sleep(max(0.0, due - time.monotonic()))
             act()

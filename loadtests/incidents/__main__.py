@@ -36,6 +36,9 @@ class Wanted:
     server: str = "embedded"
     policy: Path = SHIPPED_POLICY
     headroom: float = 1.0
+    together: bool = False
+    """Whether all clients share a process: less to start, and offenders delay what others see."""
+
     progress: Callable[[str], None] = lambda text: None
 
 
@@ -55,6 +58,7 @@ def run(incident: Incident, wanted: Wanted, folder: Path, *, guarded: bool) -> P
         scale=wanted.scale,
         time=wanted.time,
         bystanders=wanted.bystanders,
+        together=wanted.together,
         server=wanted.server,
         guarded=guarded,
         policy=wanted.policy,
@@ -119,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.server,
         given.policy,
         given.headroom,
-        _tell,
+        progress=_tell,
     )
     results = [result for name in names if (result := _play_one(INCIDENTS[name], wanted))]
     if results:

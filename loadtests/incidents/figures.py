@@ -26,8 +26,10 @@ def fine(sample: Sample) -> bool:
 
 
 def burden(sample: Sample) -> float:
-    """Seconds an operation took, as its client felt it."""
-    return sample.seconds if fine(sample) else max(sample.seconds, LOST)
+    """Seconds an operation took, as its client felt it; of one without an end, its age."""
+    return (
+        sample.seconds if fine(sample) or sample.code == UNFINISHED else max(sample.seconds, LOST)
+    )
 
 
 def p99(values: Iterable[float]) -> float:

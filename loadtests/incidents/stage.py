@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from loadtests.clients.recording import Sample
-from loadtests.scenario import Scenario
+from loadtests.scenario import EVERYBODY, Scenario
 
 from . import apiservers
 from .apiservers import ApiServer, Load
@@ -78,6 +78,7 @@ class Setup:
     scale: float
     time: float
     bystanders: float
+    together: bool
     server: str
     guarded: bool
     policy: Path
@@ -177,7 +178,7 @@ class Stage:
         if setup.guarded:
             self._guard = Guard(self._folder, self.server, setup.policy, setup.settings)
             kubeconfig = names.kubeconfig("guarded", self._guard.url)
-        for name in self.scenario.players:
+        for name in (EVERYBODY,) if setup.together else self.scenario.players:
             self._players.append(self._player(name, kubeconfig))
         for player in self._players:
             player.until(f"player {player.name} is ready", lambda p=player: self._said.get(p.name))  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtests.incidents.catalogue import INCIDENTS
-from loadtests.scenario import ScenarioError, load, parse, shipped
+from loadtests.scenario import EVERYBODY, ScenarioError, load, parse, shipped
 
 LEAST = "name: x\nabout: y\nseconds: 10\nclients: [{name: a, client: kubelet, count: 10}]\n"
 
@@ -49,3 +49,13 @@ def test_scaling_multiplies_clients_and_times_but_leaves_single_ones() -> None:
     assert (many.count, single.count) == (10, 1)
     assert (scaled.seconds, single.begin) == (5.0, 1.0)
     assert scaled.players == ("others", "storm")
+    assert scaled.of(EVERYBODY) == scaled.clients
+
+
+def test_a_shorter_schedule_leaves_time_to_connect() -> None:
+    text = LEAST.replace("seconds: 10", "seconds: 30\ntrouble: {begin: 10, end: 20}")
+    scaled = parse(text.replace("count: 10", "begin: 5, ramp: 5, end: 20")).scaled(time=0.1)
+    assert scaled.trouble is not None
+    assert (scaled.trouble.begin, scaled.trouble.end, scaled.seconds) == (4.0, 5.0, 6.0)
+    (group,) = scaled.clients
+    assert (group.begin, group.ramp, group.end) == (2.0, 2.0, 5.0)
