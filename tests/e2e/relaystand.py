@@ -196,7 +196,7 @@ def _core() -> list[tuple[str, dict[str, Any]]]:
             }),
             (f"{core}/configmaps", {
                 "metadata": {"name": f"c.{at}", "labels": {"app": "web"}, "annotations": AWKWARD},
-                "data": {"key": f"{at}" * 9_000, "b": "<&>"},
+                "data": {"key": f"{at}" * 60_000, "b": "<&>"},
             }),
             (f"{core}/secrets", {
                 "metadata": {"name": f"s{at}"},
