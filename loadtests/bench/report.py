@@ -17,6 +17,7 @@ _HEADINGS = {
     "p99_ms": "P99 ms",
     "p999_ms": "P99.9 ms",
     "growth_kib": "KiB/{unit}",
+    "idle_ms": "idle, CPU ms/s",
     "callback_ms": "longest callback, CPU ms",
     "lag_ms": "loop lag P99.9, CPU ms",
     "bodies_share": "built bodies/ceiling",

@@ -126,6 +126,7 @@ RELAY_NODES = Case(
     ),
     upstream=PODS,
     rounds=2,
+    columns=("cpu_us", "idle_ms"),
 )
 RELAY_LOOP = Case(
     "relay-loop",
