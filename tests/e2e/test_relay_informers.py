@@ -89,8 +89,7 @@ def relayed(
         assert parts.port is not None
         stand.direct = dataclasses.replace(stand.direct, address=("127.0.0.1", parts.port))
         stand.guard.settings["listen"]["address"] = "{}:{}".format(*stand.guarded.address)
-        if stand.direct.ask("GET", WIDGETS).code == 404:
-            populate(stand)
+        populate(stand)
         stand.namespace(NAMESPACE)
         yield Relayed(stand, cuttable)
     finally:
