@@ -109,7 +109,7 @@ def test_the_readme_relays_as_it_says(demo: Demo) -> None:
     counted = dict.fromkeys(("lists", "upstream_requests"), 0.0)
     for name, value in re.findall(r"^apiguard_relay_(\w+)_total\S* (\S+)$", out, re.MULTILINE):
         counted[name] += float(value)
-    assert counted["lists"] >= 15
+    assert counted["lists"] >= 10  # as far as reported: workers tell five times a second
     assert 2 <= counted["upstream_requests"] <= 4
 
 
