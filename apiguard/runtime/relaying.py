@@ -381,7 +381,9 @@ class Relaying:
             return self._lost(feed, reflector, Failure())
         items += map(cache.item, last)
         epoch = cache.epoch
+        breaks = reflector.breaks
         answer = reflector.listed(envelope, items, time.monotonic())
+        _note_breaks(feed, reflector, breaks)
         if cache.epoch != epoch:
             feed.forget()
         if wish.revision is None and cache.ready and cache.revision >= envelope.resource_version:
@@ -431,7 +433,7 @@ class Relaying:
             "resourceVersion": str(wish.revision),
             "timeoutSeconds": str(wish.timeout),
         }
-        begun = time.monotonic()
+        begun, breaks = time.monotonic(), reflector.breaks
         splitter = frame_splitter(key.form.representation)
         path = collection_path(key.group, key.version, key.resource)
         try:
@@ -445,6 +447,7 @@ class Relaying:
                         step = events[at : at + EVENTS_PER_STEP]
                         told = reflector.received(step, time.monotonic())
                         if told is not None:
+                            _note_breaks(feed, reflector, breaks)
                             return told
                         self._advanced(feed)
                         await turn()
@@ -531,3 +534,9 @@ class Relaying:
             return None
         listed += [one.peeked for one in last]
         return envelope, listed
+
+
+def _note_breaks(feed: Feed, reflector: Reflector, before: int) -> None:
+    """Something did not follow from what is held; that is to be seen before readers ask why."""
+    if reflector.breaks > before:
+        _log.warning("%s of upstream contradict what the relay holds", feed.key.resource)

@@ -248,7 +248,8 @@ class Figures:
         ]
         if self.warnings:
             said += [f"the guard said: {line}" for line in self.warnings[-10:]]
-        return [*said, *self.violations[:5], f"{len(self.violations)} violations"]
+        shown = dict.fromkeys(self.violations)
+        return [*said, *list(shown)[:12], f"{len(self.violations)} violations"]
 
 
 class Reader:

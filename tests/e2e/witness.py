@@ -139,7 +139,7 @@ class History:
         """Whether a client that resumes there may be told 410."""
         if self.forgotten and self.forgotten[-1] >= revision:
             return True
-        return any(low < revision <= high for low, high in self.bridged)
+        return any(low <= revision <= high for low, high in self.bridged)
 
     def relisted(self, low: int) -> None:
         """A relay that knows all up to ``low`` lists what there is now, or in an instant."""
@@ -257,7 +257,11 @@ class Witness:
             raise Violation(f"a bookmark at {revision} after {self.revision}")
         if self._until:
             self._is_true(revision)
-        elif self.truth.after(revision) != self._at:
+        elif self.truth.after(revision) == self._at:
+            pass
+        elif revision <= self._bridged():  # a difference in which nothing of this client's was left
+            self._is_true(revision)
+        else:
             raise Violation(
                 f"a bookmark at {revision} before {self.truth.events[self._at]} was told"
             )
@@ -302,17 +306,30 @@ class Witness:
         self._until = 0
         self._at = self.truth.after(revision)
 
-    def _begin_difference(self, told: Told) -> None:
-        events, truth = self.truth.events, self.truth
-        highest = max(
-            (high for low, high in self.history.bridged if truth.after(low) <= self._at), default=0
+    def _bridged(self) -> int:
+        """Up to which revision this client may be told a difference from where it is; 0 for none.
+
+        Everything up to the relay's last revision was told before.
+        """
+        truth, at = self.truth, self._at
+        return max(
+            (high for low, high in self.history.bridged if truth.after(low) <= at), default=0
         )
-        if told.revision > highest:
+
+    def _begin_difference(self, told: Told) -> None:
+        highest = self._bridged()
+        if not highest:
+            events = self.truth.events
             due = events[self._at] if self._at < len(events) else "nothing"
             raise Violation(f"{told} after {self.revision}, where {due} was due")
         self.counts.differences += 1
         self._trail.append("which began a difference")
-        self._until = highest
+        if told.revision <= highest:
+            self._until = highest
+            return
+        self._is_true(told.revision - 1)  # one in which nothing of this client's was left
+        if not self._is_next(told):
+            raise Violation(f"{told} is no event of this selection")
 
     def _end_difference(self, told: Told) -> None:
         """Unless another one follows at once."""
