@@ -66,6 +66,10 @@ FAR_BEHIND: Final = 300
 UNSETTLED_SECONDS: Final = 3.0
 """After history was forgotten, until the relay has surely listed anew."""
 
+LONG: Final = 500_000
+"""Events from which on troubles leave time between them: a relay that never comes to rest waits
+longer and longer, and delivers little."""
+
 WORKER_KILLS: Final = 4
 """The supervisor waits longer and longer with a worker that dies again and again."""
 
@@ -398,6 +402,7 @@ class Run:
         self._readers: list[Reader] = []
         self._calm = True
         self._rounds = 0
+        self._leisure = 1 if events < LONG else 3
         self._forgotten_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: EmbeddedApiServer
@@ -533,7 +538,7 @@ class Run:
         things = [self._end, self._expire, self._kill, self._stall, self._forget, self._kill_worker]
         while True:
             for thing in rng.sample(things, len(things)):
-                await asyncio.sleep(rng.uniform(0.1, 0.6))
+                await asyncio.sleep(rng.uniform(0.1, 0.6) * self._leisure)
                 self._disturb_readers()
                 await thing()
             self._rounds += 1
