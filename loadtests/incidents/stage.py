@@ -57,6 +57,9 @@ class Run:
     marks: list[Mark] = field(default_factory=list)
     typed: list[Any] = field(default_factory=list)
     metrics: str = ""
+    before: str = ""
+    """Metrics of a guard that was restarted meanwhile."""
+
     facts: dict[str, float] = field(default_factory=dict)
 
 
