@@ -52,6 +52,7 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node-1"
 LATE = 10.0  # seconds after which a lease's renewal has failed: its client no longer waits
 ADMIN_TARGETS = ("/v1/status", "/v1/flows", "/v1/policy", "/v1/upstreams", "/livez", "/readyz")
 METRICS = "/metrics"
+COMMAND = Path(sys.executable).with_name("apiguard")
 ASKED_EVERY = 0.02  # seconds: the operator, a dashboard and Prometheus together
 TOKENS = 'node-token,system:node:node-1,1,"system:nodes"\nuser-token,user,2\n'
 POLICY = """\
@@ -259,7 +260,7 @@ class Overload:
         with running_on(self._shell):
             begun = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-m", "apiguard.cli", "status", *asked],
+                [str(COMMAND), "status", *asked],
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
