@@ -114,7 +114,7 @@ class Answering:
             self._lobby.bypass(serving, query.reason, feed)
             return
         relaxed = self._fresh(reader) or reader.place.relaxed
-        decision = listing.decide_list(query, cache, relaxed=relaxed, upstream=not feed.lost_at)
+        decision = listing.decide_list(query, cache, relaxed=relaxed)
         if query.reading is Reading.EXACT and not isinstance(decision, ServeList):
             kept = feed.proven(query.revision, query.selection)
             if kept is not None:
@@ -130,8 +130,6 @@ class Answering:
                 self._wait_for(reader, query)
             case PassUpstream():
                 self._lobby.bypass(serving, decision.reason, feed)
-            case Refuse():
-                self._lobby.refuse(serving, decision.status)
 
     def _wait_for(self, reader: _Reader, query: ListQuery) -> None:
         """The client knows a later revision than the cache: a proof tells whether anything

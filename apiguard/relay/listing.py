@@ -20,8 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from apiguard.kube.selectors import parse_int64
-from apiguard.kube.status import Status, StatusCause, bad_request, expired, invalid
-from apiguard.kube.status import resource_version_too_large as too_large
+from apiguard.kube.status import Status, StatusCause, bad_request, invalid
 from apiguard.relay.bodies import BodyCache, ListAnswer, Source, items_content, source_of
 from apiguard.relay.item import Item, key_of
 from apiguard.relay.selection import Selection
@@ -230,20 +229,21 @@ class ReadConsistently:
 @dataclass(frozen=True, slots=True)
 class WaitFor:
     """The cache is behind ``revision``: ask again when it is there, at most ``FRESHNESS_WAIT``
-    seconds, then answer ``too_large``."""
+    seconds, then answer ``status.resource_version_too_large``."""
 
     query: ListQuery
     revision: int
 
 
-ListDecision = ServeList | ReadConsistently | WaitFor | PassUpstream | Refuse
+ListDecision = ServeList | ReadConsistently | WaitFor | PassUpstream
 
 
-def decide_list(
-    query: ListQuery, cache: WatchCache, *, relaxed: bool = False, upstream: bool = True
-) -> ListDecision:
-    """``relaxed``: reads without a revision may be served as they are held. ``upstream``: whether
-    upstream can be asked; if not, what only it could know has expired."""
+def decide_list(query: ListQuery, cache: WatchCache, *, relaxed: bool = False) -> ListDecision:
+    """``relaxed``: reads without a revision may be served as they are held.
+
+    What lies behind the cache's history goes upstream, also while upstream is away: it may still
+    have it when it returns, and a 410 from here would make all those who page begin anew.
+    """
     if not cache.ready:
         return PassUpstream("unready")
     if not query.selection.known_to(cache.fields):
@@ -260,21 +260,7 @@ def decide_list(
     snapshot = cache.snapshot_at(query.revision)
     if snapshot is not None:
         return ServeList(query, snapshot)
-    if upstream:
-        return PassUpstream("history")
-    return Refuse(expired(CONTINUE_EXPIRED if query.start else LIST_EXPIRED))
-
-
-LIST_EXPIRED = "The resourceVersion for the provided list is too old."
-CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. "
-    "You can start a new list without the continue parameter."
-)
-
-
-def too_late(wait: WaitFor, cache: WatchCache) -> Refuse:
-    """The end of a wait that brought nothing."""
-    return Refuse(too_large(wait.revision, cache.revision))
+    return PassUpstream("history")
 
 
 def answer(serve: ServeList, cache: WatchCache, bodies: BodyCache) -> ListAnswer:

@@ -11,7 +11,7 @@ import pytest
 
 from apiguard.kube.framing import EventType
 from apiguard.kube.objects import custom_fields, selectable_fields
-from apiguard.kube.status import Representation
+from apiguard.kube.status import Representation, resource_version_too_large
 from apiguard.relay.bodies import PIECE, BodyCache, continue_token
 from apiguard.relay.eventlog import LogBounds
 from apiguard.relay.listing import (
@@ -26,7 +26,6 @@ from apiguard.relay.listing import (
     answer,
     decide_list,
     parse_list,
-    too_late,
 )
 from apiguard.relay.store import CacheSpec, WatchCache
 from tests.unit.kube.recorded_bodies import body
@@ -52,13 +51,12 @@ def decide(
     namespace: str = "",
     *,
     relaxed: bool = True,
-    upstream: bool = True,
-) -> ListDecision:
+) -> ListDecision | Refuse:
     chosen = selection(namespace, query.pop("labelSelector", ""), query.pop("fieldSelector", ""))
     parsed = parse_list(query, chosen)
     if not isinstance(parsed, ListQuery):
         return parsed
-    return decide_list(parsed, cache, relaxed=relaxed, upstream=upstream)
+    return decide_list(parsed, cache, relaxed=relaxed)
 
 
 def served(cache: WatchCache, query: dict[str, str], namespace: str = "") -> bytes:
@@ -255,7 +253,8 @@ def test_a_wait_in_vain_ends_as_recorded() -> None:
     cache.apply(bookmark(11307), 0.0)
     decision = decide(cache, {"resourceVersion": "99999999"})
     assert isinstance(decision, WaitFor)
-    assert too_late(decision, cache).status.to_json() == body("list-rv-too-large")
+    refusal = resource_version_too_large(decision.revision, cache.revision)
+    assert refusal.to_json() == body("list-rv-too-large")
 
 
 CURRENT = 20
@@ -441,18 +440,13 @@ def test_tokens_of_what_no_watch_cache_holds_begin_without_a_slash() -> None:
     assert [item["metadata"]["name"] for item in json.loads(following)["items"]] == ["y"]
 
 
-def test_an_expired_token_is_410_only_while_nobody_else_can_tell() -> None:
+def test_what_the_history_no_longer_holds_is_for_upstream_to_call_expired() -> None:
     cache = with_pods([pod("a/x", 1)], 1, log=LogBounds(seconds=1.0, fewest=1))
     for revision in range(2, 9):
         cache.apply(event(EventType.MODIFIED, pod("a/x", revision)), 10.0 * revision)
-    query = {"continue": continue_token(2, "x")}
-    assert decide(cache, dict(query), "a") == PassUpstream("history")
-    decision = decide(cache, dict(query), "a", upstream=False)
-    assert isinstance(decision, Refuse)
-    assert (decision.status.code, decision.status.reason) == (410, "Expired")
-    exact = decide(cache, {"resourceVersion": "2", "resourceVersionMatch": "Exact"}, upstream=False)
-    assert isinstance(exact, Refuse)
-    assert exact.status.to_json() == body("list-rv-exact-old")
+    assert decide(cache, {"continue": continue_token(2, "x")}, "a") == PassUpstream("history")
+    exact = {"resourceVersion": "2", "resourceVersionMatch": "Exact"}
+    assert decide(cache, exact) == PassUpstream("history")
 
 
 def test_a_limit_at_revision_zero_pages_where_upstream_has_no_watch_cache() -> None:
