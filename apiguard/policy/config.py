@@ -151,8 +151,9 @@ class UpstreamBounds:
     """Seconds until upstream answers: its own deadline of 60 answers first. Long-running requests
     have none."""
 
-    requests_per_upstream: int = 600
-    """Requests in progress per upstream address, watches aside: kube-apiserver's 400 + 200."""
+    requests_per_upstream: int = 500
+    """Requests in progress per upstream address, watches aside: below kube-apiserver's 400 + 200,
+    so that there is room for exempt ones, which have as many of their own."""
 
     watches_per_upstream: int = 20_000
     """Open watches and streams per upstream address: each is a local port of the guard."""
