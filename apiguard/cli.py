@@ -12,14 +12,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import apiguard
+from apiguard.ctl import TYPE_CHECKING
 
 # What a command line needs is imported by ``run``: when ``main`` has seen to its priority.
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from apiguard.ctl.parsing import Command
 
 _READS = "apiguard.ctl.commands.reads"
@@ -144,8 +144,10 @@ def _hurry() -> None:
     Beside three busy processes on one core, ``status`` takes 0.45 s instead of 0.71; the rest of
     it is Python's own start, before this is read.
     """
-    with suppress(OSError):
+    try:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    except OSError:
+        return
 
 
 def _leave(code: int) -> None:

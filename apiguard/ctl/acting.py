@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.fleet import Answer, ask_all
 from apiguard.ctl.guard import Guard
 from apiguard.ctl.options import Session
 from apiguard.ctl.output import View, align, cells, complain, encoded, header, merged, write
 
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
-Ask = Callable[[Guard], Any]
+    Ask = Callable[[Guard], Any]
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 def act(session: Session, ask: Ask, said: Callable[[Any], str]) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
 
-
-class Address(NamedTuple):
+class Address:
     """``path`` of a Unix socket, or host and port. ``text`` is what the operator wrote."""
 
-    text: str
-    host: str
-    port: int
-    tls: bool
-    path: str
+    __slots__ = ("host", "path", "port", "text", "tls")
+
+    def __init__(self, text: str, host: str, port: int, tls: bool, path: str) -> None:
+        self.text = text
+        self.host = host
+        self.port = port
+        self.tls = tls
+        self.path = path
 
     @property
     def authority(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.parsing import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VARIABLE = "_ARGCOMPLETE"
 """In the environment when a shell asks."""

@@ -22,28 +22,43 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.address import parse_address
 from apiguard.ctl.errors import CtlError
 from apiguard.ctl.hints import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 VARIABLE = "APIGUARD_CONFIG"
 FILE_FIELDS = ("tokenFile", "caFile", "certFile", "keyFile")
 GUARD_FIELDS = ("name", "server", *FILE_FIELDS, "serverName")
 
 
-class GuardEntry(NamedTuple):
+class GuardEntry:
     """One guard as written: files not yet resolved. "" is absent."""
 
-    server: str
-    name: str = ""
-    token_file: str = ""
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-    server_name: str = ""
+    __slots__ = ("ca_file", "cert_file", "key_file", "name", "server", "server_name", "token_file")
+
+    def __init__(
+        self,
+        server: str,
+        name: str = "",
+        token_file: str = "",
+        ca_file: str = "",
+        cert_file: str = "",
+        key_file: str = "",
+        server_name: str = "",
+    ) -> None:
+        self.server = server
+        self.name = name
+        self.token_file = token_file
+        self.ca_file = ca_file
+        self.cert_file = cert_file
+        self.key_file = key_file
+        self.server_name = server_name
 
     def document(self) -> dict[str, str]:
         """The fields that are given, as the file names them."""
@@ -60,29 +75,60 @@ class GuardEntry(NamedTuple):
 
     def beside(self, folder: str) -> GuardEntry:
         """The same with its files resolved against the folder the entry was written in."""
-        files = {
-            field: os.path.join(folder, os.path.expanduser(value)) if value else ""
-            for field, value in zip(
-                ("token_file", "ca_file", "cert_file", "key_file"),
-                (self.token_file, self.ca_file, self.cert_file, self.key_file),
-                strict=True,
-            )
-        }
-        return self._replace(**files)
+
+        def found(file: str) -> str:
+            return os.path.join(folder, os.path.expanduser(file)) if file else ""
+
+        return GuardEntry(
+            self.server,
+            self.name,
+            found(self.token_file),
+            found(self.ca_file),
+            found(self.cert_file),
+            found(self.key_file),
+            self.server_name,
+        )
+
+    def at(self, server: str, name: str) -> GuardEntry:
+        """Another guard with the same credentials."""
+        return GuardEntry(
+            server,
+            name,
+            self.token_file,
+            self.ca_file,
+            self.cert_file,
+            self.key_file,
+            self.server_name,
+        )
 
 
-class Context(NamedTuple):
+class Context:
     """A name for one guard or several that are to be treated alike."""
 
-    name: str
-    guards: tuple[GuardEntry, ...]
+    __slots__ = ("guards", "name")
+
+    def __init__(self, name: str, guards: tuple[GuardEntry, ...]) -> None:
+        self.name = name
+        self.guards = guards
+
+    def document(self) -> dict[str, object]:
+        """As the file has it."""
+        return {"name": self.name, "guards": [guard.document() for guard in self.guards]}
 
 
-class Contexts(NamedTuple):
+class Contexts:
     """The whole file. ``current`` is "" when none is chosen."""
 
-    current: str = ""
-    contexts: tuple[Context, ...] = ()
+    __slots__ = ("contexts", "current")
+
+    def __init__(self, current: str = "", contexts: tuple[Context, ...] = ()) -> None:
+        self.current = current
+        self.contexts = contexts
+
+    def document(self) -> dict[str, object]:
+        """As the file has it."""
+        contexts = [context.document() for context in self.contexts]
+        return {"currentContext": self.current, "contexts": contexts}
 
     def find(self, name: str) -> Context:
         """Raises CtlError with the nearest name there is."""
@@ -129,19 +175,12 @@ def load_contexts(path: str) -> Contexts:
 
 def save_contexts(path: str, contexts: Contexts) -> None:
     """Replaces the file as a whole, readable by its owner alone. Raises CtlError."""
-    document = {
-        "currentContext": contexts.current,
-        "contexts": [
-            {"name": context.name, "guards": [guard.document() for guard in context.guards]}
-            for context in contexts.contexts
-        ],
-    }
     fresh = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(document, indent=2) + "\n")
+            file.write(json.dumps(contexts.document(), indent=2) + "\n")
         os.replace(fresh, path)
     except OSError as error:
         raise CtlError(f"cannot write {path}: {error.strerror}") from None

@@ -6,19 +6,24 @@ must not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.errors import CtlError
 from apiguard.ctl.guard import Guard
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
-class Answer(NamedTuple):
+
+class Answer:
     """What one guard said: ``value``, or ``error`` and nothing else."""
 
-    guard: Guard
-    value: Any = None
-    error: CtlError | None = None
+    __slots__ = ("error", "guard", "value")
+
+    def __init__(self, guard: Guard, value: Any = None, error: CtlError | None = None) -> None:
+        self.guard = guard
+        self.value = value
+        self.error = error
 
 
 def ask_all(guards: Sequence[Guard], ask: Callable[[Guard], Any]) -> list[Answer]:

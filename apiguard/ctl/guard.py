@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.address import Address
 from apiguard.ctl.errors import CtlError, RefusedError, UnreachableError
 from apiguard.ctl.wire import Reply, Tls, escaped, exchange
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
 MOST_TOKEN_BYTES = 4_096
 
 
-class Guard(NamedTuple):
+class Guard:
     """``name`` is what lines about it are prefixed with; ``seconds`` bounds each request."""
 
-    name: str
-    address: Address
-    tls: Tls = Tls()
-    token_file: str = ""
-    seconds: float = 5.0
+    __slots__ = ("address", "name", "seconds", "tls", "token_file")
+
+    def __init__(
+        self, name: str, address: Address, tls: Tls, token_file: str, seconds: float
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.tls = tls
+        self.token_file = token_file
+        self.seconds = seconds
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         """The JSON at a path. Raises CtlError."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.parsing import Command, Given
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 LONGEST_FAMILY = 64
 LONGEST_USER = 256

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.address import parse_address
 from apiguard.ctl.contexts import GuardEntry, config_path, load_contexts
 from apiguard.ctl.durations import parse_duration
@@ -19,6 +18,10 @@ from apiguard.ctl.guard import Guard
 from apiguard.ctl.output import FORMATS
 from apiguard.ctl.parsing import Command, Given
 from apiguard.ctl.wire import Tls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 DEFAULT_SECONDS = 5
 
@@ -49,16 +52,29 @@ def whole(least: int, most: int = 1 << 53) -> Callable[[str], int]:
     return convert
 
 
-class Connection(NamedTuple):
+class Connection:
     """What the flags say about guards; "" where they say nothing."""
 
-    context: str = ""
-    server: str = ""
-    token_file: str = ""
-    ca_file: str = ""
-    cert: str = ""
-    key: str = ""
-    seconds: int | None = None
+    __slots__ = ("ca_file", "cert", "context", "key", "seconds", "server", "token_file")
+
+    def __init__(
+        self,
+        *,
+        context: str = "",
+        server: str = "",
+        token_file: str = "",
+        ca_file: str = "",
+        cert: str = "",
+        key: str = "",
+        seconds: int | None = None,
+    ) -> None:
+        self.context = context
+        self.server = server
+        self.token_file = token_file
+        self.ca_file = ca_file
+        self.cert = cert
+        self.key = key
+        self.seconds = seconds
 
     def guards(self, environment: Mapping[str, str]) -> tuple[Guard, ...]:
         """The guards meant. Raises CtlError."""
@@ -94,11 +110,14 @@ class Connection(NamedTuple):
         )
 
     def _overlaid(self, entry: GuardEntry, token_file: str) -> GuardEntry:
-        return entry._replace(
-            token_file=token_file or entry.token_file,
-            ca_file=self.ca_file or entry.ca_file,
-            cert_file=self.cert or entry.cert_file,
-            key_file=self.key or entry.key_file,
+        return GuardEntry(
+            entry.server,
+            entry.name,
+            token_file or entry.token_file,
+            self.ca_file or entry.ca_file,
+            self.cert or entry.cert_file,
+            self.key or entry.key_file,
+            entry.server_name,
         )
 
 
@@ -145,15 +164,21 @@ def complete_context(**_: object) -> list[str]:
 def connection(given: Given) -> Connection:
     """What the flags of ``add_connection`` say."""
     values = vars(given)
-    return Connection(**{f: values[f] for f in Connection._fields if f in values})
+    return Connection(**{f: values[f] for f in Connection.__slots__ if f in values})
 
 
-class Session(NamedTuple):
-    """What a command works with: guards in order, and how to print."""
+class Session:
+    """What a command works with: guards in order, and how to print.
 
-    guards: tuple[Guard, ...]
-    form: str = "table"
-    chosen: bool = False  # whether -o named the form
+    ``chosen`` says whether ``-o`` named the form.
+    """
+
+    __slots__ = ("chosen", "form", "guards")
+
+    def __init__(self, guards: tuple[Guard, ...], form: str, *, chosen: bool) -> None:
+        self.guards = guards
+        self.form = form
+        self.chosen = chosen
 
     @property
     def wide(self) -> bool:

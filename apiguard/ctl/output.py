@@ -9,33 +9,39 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.fleet import Answer
 from apiguard.ctl.printable import printable
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    Row = Mapping[str, Any]
+
 FORMATS = ("table", "wide", "json", "yaml")
 GAP = "   "  # as kubectl's
-
-Row = Mapping[str, Any]
-
-
 MOST_CHOSEN = 40
 """Characters of a text that clients chose, where figures stand beside it."""
 
 
-class Column(NamedTuple):
+class Column:
     """``wide`` columns are shown with ``-o wide`` only.
 
     What ``chosen`` columns hold was chosen by clients: one long user-agent must not push the
     figures of everybody off the screen. ``-o wide`` shows it whole.
     """
 
-    header: str
-    cell: Callable[[Row], str]
-    wide: bool = False
-    chosen: bool = False
+    __slots__ = ("cell", "chosen", "header", "wide")
+
+    def __init__(
+        self, header: str, cell: Callable[[Row], str], *, wide: bool = False, chosen: bool = False
+    ) -> None:
+        self.header = header
+        self.cell = cell
+        self.wide = wide
+        self.chosen = chosen
 
     def shown(self, row: Row, *, wide: bool) -> str:
         """The printable text of a row's cell."""
@@ -48,17 +54,26 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-class View(NamedTuple):
+class View:
     """How one kind of answer is tabulated.
 
     ``rows`` takes an answer apart, ``key`` tells rows apart between two looks at the same thing,
     ``none`` is said when there is no row.
     """
 
-    rows: Callable[[Any], list[Row]]
-    columns: tuple[Column, ...]
-    key: Callable[[Row], object]
-    none: str
+    __slots__ = ("columns", "key", "none", "rows")
+
+    def __init__(
+        self,
+        rows: Callable[[Any], list[Row]],
+        columns: tuple[Column, ...],
+        key: Callable[[Row], object],
+        none: str,
+    ) -> None:
+        self.rows = rows
+        self.columns = columns
+        self.key = key
+        self.none = none
 
     def shown(self, *, wide: bool) -> tuple[Column, ...]:
         return self.columns if wide else tuple(c for c in self.columns if not c.wide)

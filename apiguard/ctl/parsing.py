@@ -14,21 +14,27 @@ much as a whole command, spent before the first byte to a guard that has a flood
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.errors import UsageError
 from apiguard.ctl.hints import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, NoReturn
 
 MOST_COLUMNS = 100
 HELP_COLUMN = 32
 
 
-class Listed(NamedTuple):
+class Listed:
     """A command in a list: ``summary`` is its line there, ``load`` gets what declares it."""
 
-    summary: str
-    load: Callable[[], Declare]
+    __slots__ = ("load", "summary")
+
+    def __init__(self, summary: str, load: Callable[[], Declare]) -> None:
+        self.summary = summary
+        self.load = load
 
 
 def here(declare: Declare) -> Listed:
@@ -158,7 +164,7 @@ class Command(argparse.ArgumentParser):
         """
         if action.choices is None or value in action.choices:
             return
-        if isinstance(action.choices, Mapping):
+        if isinstance(action.choices, dict):
             self.error(f"there is no command {value!r}{did_you_mean(value, self._listed)}")
         hint = did_you_mean(str(value), map(str, action.choices))
         known = ", ".join(map(repr, action.choices))
@@ -166,8 +172,10 @@ class Command(argparse.ArgumentParser):
 
 
 Given = argparse.Namespace
-Run = Callable[[Given], None]
-Declare = Callable[[Command], None]
+
+if TYPE_CHECKING:
+    Run = Callable[[Given], None]
+    Declare = Callable[[Command], None]
 
 
 class _Help(argparse.HelpFormatter):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from apiguard.ages import rough
-from apiguard.ctl.output import MOST_CHOSEN, Row, align, shortened
+from apiguard.ctl import TYPE_CHECKING
+from apiguard.ctl.output import MOST_CHOSEN, align, shortened
 from apiguard.ctl.printable import printable
 from apiguard.ctl.reading import count, items, number, pick, seconds, share, size, text
 from apiguard.ctl.views import UNVERIFIED
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from apiguard.ctl.output import Row
 
 EFFECTS = (
     ("newlyRefused", "would be refused"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from apiguard.ages import rough
+from apiguard.ctl import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 
 def pick(value: Any, path: str, default: Any = None) -> Any:
     """The value at a dotted path of mappings, ``default`` where there is none or null."""
     for key in path.split("."):
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return default
         value = value.get(key)
     return default if value is None else value
@@ -21,7 +24,7 @@ def pick(value: Any, path: str, default: Any = None) -> Any:
 def items(value: Any, path: str) -> list[Mapping[str, Any]]:
     """The mappings in the list at a dotted path."""
     found = pick(value, path, [])
-    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def text(value: Any, path: str) -> str:
@@ -36,7 +39,7 @@ def _text(found: Any) -> str:
         return "yes" if found else "no"
     if isinstance(found, list | tuple):
         return ",".join(_text(item) for item in found)
-    if isinstance(found, Mapping):
+    if isinstance(found, dict):
         return " ".join(f"{key}={_text(item)}" for key, item in found.items())
     return f"{found:g}" if isinstance(found, float) else str(found)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 from apiguard.ages import rough
-from apiguard.ctl.output import Column, Row, View
+from apiguard.ctl import TYPE_CHECKING
+from apiguard.ctl.output import Column, View
 from apiguard.ctl.reading import count, items, number, pick, size, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from apiguard.ctl.output import Row
 
 
 def _of(path: str) -> Callable[[Row], str]:
@@ -26,7 +30,7 @@ def _since(path: str) -> Callable[[Row], str]:
 def _sum(row: Row, path: str) -> float:
     """Of the numbers in a mapping of them."""
     found = pick(row, path, {})
-    return sum(number(found, key) for key in found) if isinstance(found, Mapping) else 0
+    return sum(number(found, key) for key in found) if isinstance(found, dict) else 0
 
 
 def _state(row: Row) -> str:

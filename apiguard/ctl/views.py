@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 from apiguard.ages import rough
-from apiguard.ctl.output import Column, Row, View
+from apiguard.ctl import TYPE_CHECKING
+from apiguard.ctl.output import Column, View
 from apiguard.ctl.reading import age, clock, count, items, number, pick, seconds, share, size, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from apiguard.ctl.output import Row
 
 UNVERIFIED = "(unverified)"
 

@@ -9,34 +9,42 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.address import Address
 from apiguard.ctl.errors import UnreachableError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
 
 MOST_BYTES = 64 << 20  # of an answer; the largest real one is a few MiB of flows
 _CHUNK = 1 << 16
 
 
-class Tls(NamedTuple):
+class Tls:
     """Files, "" for none: whom to trust beside the system's authorities, and who we are."""
 
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-    server_name: str = ""
+    __slots__ = ("ca_file", "cert_file", "key_file", "server_name")
+
+    def __init__(
+        self, ca_file: str = "", cert_file: str = "", key_file: str = "", server_name: str = ""
+    ) -> None:
+        self.ca_file = ca_file
+        self.cert_file = cert_file
+        self.key_file = key_file
+        self.server_name = server_name
 
 
-class Reply(NamedTuple):
+class Reply:
     """``headers`` by lower-case name."""
 
-    code: int
-    headers: Mapping[str, str]
-    body: bytes
+    __slots__ = ("body", "code", "headers")
+
+    def __init__(self, code: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.code = code
+        self.headers = headers
+        self.body = body
 
 
 def exchange(
@@ -194,7 +202,7 @@ def _perhaps(address: Address, tls: Tls) -> str:
 
 def _reason(error: OSError, address: Address, tls: Tls) -> str:
     """A few words for what went wrong below HTTP."""
-    if error.filename and error.filename in tls:
+    if error.filename and error.filename in (tls.ca_file, tls.cert_file):
         return f"cannot use {error.filename}: {error.strerror}"
     verification = getattr(error, "verify_message", "")
     if verification:

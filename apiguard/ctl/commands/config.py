@@ -116,7 +116,7 @@ def _set_context(given: Given) -> None:
             parse_address(server)
         except ValueError as error:
             raise UsageError(f"--server: {error}") from None
-        guards.append(shared._replace(server=server, name=names[index] if names else ""))
+        guards.append(shared.at(server, names[index] if names else ""))
     path = config_path(os.environ)
     save_contexts(path, load_contexts(path).having(Context(given.name, tuple(guards))))
     write(align([[f"context {given.name} set in {path}"]]))

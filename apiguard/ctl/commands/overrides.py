@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.acting import act, finish, write_encoded, write_table
 from apiguard.ctl.commands.reads import look, watched
 from apiguard.ctl.durations import exact
@@ -22,7 +21,11 @@ from apiguard.ctl.preview import describe
 from apiguard.ctl.reading import clock, items, number, text
 from apiguard.ctl.views import OVERRIDES, limit_text, override_target
 
-Body = dict[str, Any]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Body = dict[str, Any]
 
 DRY_RUN_REASON = "dry run"
 
@@ -292,7 +295,7 @@ def _get(command: Command) -> None:
 
 def _show_one(session: Session, id_: str) -> None:
     answers = _everywhere(session, (id_,), lambda guard, path: guard.get(path))
-    found = [answer._replace(value=answer.value[0]) for answer in answers if _has(answer, 0)]
+    found = [Answer(answer.guard, answer.value[0]) for answer in answers if _has(answer, 0)]
     if session.tabular:
         write_table(session, OVERRIDES, found)
     else:

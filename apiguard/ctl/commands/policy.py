@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.acting import act, finish, show, write_encoded
 from apiguard.ctl.commands.overrides import show_preview
 from apiguard.ctl.errors import CtlError, RefusedError, UsageError
@@ -16,6 +16,9 @@ from apiguard.ctl.parsing import Command, Given, here
 from apiguard.ctl.printable import printable_lines
 from apiguard.ctl.reading import number, pick, text
 from apiguard.ctl.views import HISTORY
+
+if TYPE_CHECKING:
+    from typing import Any
 
 DIFFERENT = 1  # as kubectl diff's
 DIFF_EXIT_CODES = """\

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.acting import act, finish, show, watch, write_table
 from apiguard.ctl.durations import exact
 from apiguard.ctl.errors import RefusedError
@@ -26,6 +24,10 @@ from apiguard.ctl.views import (
     WHOAMI,
     status_problems,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MODES = ("enforce", "shadow", "off")
 

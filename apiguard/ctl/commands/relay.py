@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.acting import finish, write_encoded, write_table
 from apiguard.ctl.commands.reads import look, watched
 from apiguard.ctl.errors import RefusedError
@@ -16,6 +14,10 @@ from apiguard.ctl.output import View, align, write
 from apiguard.ctl.parsing import Command, Given
 from apiguard.ctl.reading import items, text
 from apiguard.ctl.relayviews import ELEPHANTS, HOT_KEYS, RELAY, relay_problems, relay_sums
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 def relay(command: Command) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
 
+from apiguard.ctl import TYPE_CHECKING
 from apiguard.ctl.commands.reads import look, watched
 from apiguard.ctl.durations import exact
 from apiguard.ctl.guard import Guard
@@ -14,6 +14,9 @@ from apiguard.ctl.hints import did_you_mean
 from apiguard.ctl.options import Session, in_seconds, on_guards, whole
 from apiguard.ctl.parsing import Command, Given
 from apiguard.ctl.views import DIMENSIONS, SORTS, WINDOWS, top_view
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def top(command: Command) -> None:

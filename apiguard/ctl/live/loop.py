@@ -17,9 +17,8 @@ from apiguard.ctl.fleet import Answer, ask_all
 from apiguard.ctl.guard import Guard
 from apiguard.ctl.live.drawing import draw
 from apiguard.ctl.live.keyboard import keys, one_at_a_time
-from apiguard.ctl.live.state import Ban, Look, Preview, Quit, Screen, Shown, Wish
+from apiguard.ctl.live.state import Ban, Look, Preview, Quit, Row, Screen, Shown, Wish
 from apiguard.ctl.options import Session
-from apiguard.ctl.output import Row
 from apiguard.ctl.reading import items, pick
 
 REFRESH_SECONDS = 1.0

@@ -21,8 +21,9 @@ print(*sorted(sys.modules), file=sys.stderr)
 sys.exit(code)
 """
 HEAVY = {
-    "aiohttp", "argcomplete", "asyncio", "click", "dataclasses", "email", "http.client", "inspect",
-    "msgspec", "rich", "shutil", "ssl", "threading", "urllib.parse", "uvloop", "yaml",
+    "aiohttp", "argcomplete", "asyncio", "click", "contextlib", "dataclasses", "email",
+    "http.client", "inspect", "msgspec", "rich", "shutil", "ssl", "threading", "typing",
+    "urllib.parse", "uvloop", "yaml",
     "apiguard.runtime", "apiguard.policy", "apiguard.demo", "apiguard.kube",
 }  # fmt: skip
 

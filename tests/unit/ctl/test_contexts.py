@@ -47,13 +47,13 @@ def test_what_is_saved_is_loaded_again_and_nobody_else_may_read_it(tmp_path: Pat
         "a", (Context("a", (GuardEntry("unix:/x", "n", "t", "c", "d", "e", "f"),)),)
     )
     save_contexts(str(path), contexts)
-    assert load_contexts(str(path)) == contexts
+    assert load_contexts(str(path)).document() == contexts.document()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in path.parent.iterdir()] == ["config.yaml"]
 
 
 def test_no_file_is_no_contexts(tmp_path: Path) -> None:
-    assert load_contexts(str(tmp_path / "none")) == Contexts()
+    assert not load_contexts(str(tmp_path / "none")).contexts
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_mistake_is_named_with_file_and_field(text: str, field: str) -> None:
 def test_the_first_context_becomes_current_and_a_deleted_one_ceases_to_be() -> None:
     contexts = Contexts().having(Context("a", (GuardEntry("unix:/x"),)))
     assert contexts.current == "a"
-    assert contexts.without("a") == Contexts()
+    assert contexts.without("a").document() == Contexts().document()
     with pytest.raises(CtlError, match="did you mean 'a'"):
         contexts.find("aa")
 

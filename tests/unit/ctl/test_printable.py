@@ -14,6 +14,7 @@ from apiguard.ctl.fleet import Answer
 from apiguard.ctl.guard import Guard
 from apiguard.ctl.output import align, encoded, merged
 from apiguard.ctl.printable import printable, printable_lines
+from apiguard.ctl.wire import Tls
 
 ANYTHING = st.text(st.characters(), max_size=40)
 STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -60,7 +61,7 @@ def test_letters_of_every_script_stay() -> None:
 
 
 def test_several_guards_answers_say_whose_they_are() -> None:
-    guards = [Guard(name, parse_address("unix:/x")) for name in ("a", "b")]
+    guards = [Guard(name, parse_address("unix:/x"), Tls(), "", 5.0) for name in ("a", "b")]
     answers = [Answer(guard, value) for guard, value in zip(guards, (1, 2), strict=True)]
     assert merged(answers[:1]) == 1
     assert [one["guard"] for one in merged(answers)["guards"]] == ["a", "b"]
