@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
-_PATTERN = r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?"
 _UNITS = (86_400, 3_600, 60, 1)
+_MOST_DIGITS = 9
 
 
 def parse_duration(text: str) -> int:
@@ -13,16 +11,22 @@ def parse_duration(text: str) -> int:
 
     Raises ValueError with what to write instead.
     """
-    match = re.fullmatch(_PATTERN, text, re.ASCII)
-    if match is None or not text:
+    seconds, rest = 0, text
+    # A regular expression would say the same, and compiling it takes half a per cent of ``status``.
+    for unit, name in zip(_UNITS, "dhms", strict=True):
+        number, found, behind = rest.partition(name)
+        if found and _is_number(number):
+            seconds, rest = seconds + int(number) * unit, behind
+    if rest or not text:
         hint = f"; did you mean {text}m or {text}s?" if text.isascii() and text.isdigit() else ""
         raise ValueError(f"{text[:64]!r} is no duration{hint or ', write 30m, 1h30m, 45s or 2d'}")
-    seconds = sum(
-        int(number) * unit for number, unit in zip(match.groups("0"), _UNITS, strict=True)
-    )
     if not seconds:
         raise ValueError(f"{text!r} is no time at all, write 30m, 1h30m, 45s or 2d")
     return seconds
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def exact(seconds: float) -> str:
