@@ -34,7 +34,7 @@ from tests.e2e.stands import ADMIN, EmbeddedProcess, Stand, Way
 
 pytestmark = pytest.mark.e2e
 
-DRAWN = 400
+DRAWN = 250
 """Questions asked of each group, at most."""
 
 SHARE = {"matrix": 0.4, "odd": 0.15, "negotiated": 0.1, "selected": 0.3, "dressed": 0.3}
