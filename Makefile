@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck unit bench incidents no-harm load clean
+.PHONY: help demo test lint typecheck unit bench bench-compare incidents no-harm load clean
 
 help: ## List every target
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run guard, embedded API server and synthetic cluster until Ctrl-C
 	@$(BIN)/apiguard demo
@@ -44,6 +44,15 @@ endif
 
 bench: $(STAMP) ## Measure the traffic path beside its peers (minutes)
 	@$(BIN)/python -m loadtests.bench $(BENCH_ARGS)
+
+# Both trees are run by the same interpreter and libraries, one after the other.
+bench-compare: $(STAMP) ## Measure BASE=COMMIT and this tree, and compare; BENCH_ARGS=--only=refused
+	@test -n "$(BASE)" || { echo "say what to compare with: make bench-compare BASE=HEAD~1" >&2; exit 2; }
+	@rm -rf .bench/base && git worktree prune && git worktree add --quiet --detach .bench/base "$(BASE)"
+	@cd .bench/base && PYTHONPATH="$$PWD" $(CURDIR)/$(BIN)/python -m loadtests.bench $(BENCH_ARGS)
+	@PYTHONPATH="$$PWD" $(BIN)/python -m loadtests.bench $(BENCH_ARGS)
+	@$(BIN)/python -m loadtests.bench compare .bench/base/.bench/latest.json .bench/latest.json
+	@git worktree remove --force .bench/base
 
 # An incident's scenario is loadtests/scenarios/NAME.yaml. INCIDENT_ARGS: --scale 4, --server real ...
 incident-%: $(STAMP) ## Replay one incident without the guard and with it: incident-S1, S3 ... S11

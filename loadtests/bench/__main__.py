@@ -19,8 +19,8 @@ from loadtests.bench.processes import Cpus, StartError
 from loadtests.bench.targets import judge, load
 
 FOLDER = Path(".bench")
-_RUNS = 5
-_SECONDS = 1.5
+_RUNS = 3
+_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -79,7 +79,7 @@ RELAY_APISERVER = Case(
         ),
     ),
     upstream=PODS,
-    rounds=3,
+    rounds=2,
 )
 RELAY_STALLED = Case(
     "relay-stalled",
@@ -153,7 +153,7 @@ RELAY_FILLING = Case(
     (Row(PROBED_RELAY, "relay-filling", label="relay"),),
     upstream=PODS,
     fresh=True,
-    rounds=3,
+    rounds=2,
     columns=("callback_ms", "lag_ms"),
 )
 RELAY_MEMORY = Case(
@@ -167,7 +167,7 @@ RELAY_MEMORY = Case(
     ),
     upstream=PODS,
     fresh=True,
-    rounds=3,
+    rounds=2,
     columns=("growth_kib",),
 )
 RELAY_STORE = Case(
@@ -177,7 +177,7 @@ RELAY_STORE = Case(
     (Row(RELAY, "relay-fill", label="relay"),),
     upstream=PODS,
     fresh=True,
-    rounds=3,
+    rounds=2,
     columns=("share",),
 )
 RELAY_CEILINGS = Case(
@@ -187,7 +187,7 @@ RELAY_CEILINGS = Case(
     (Row(RELAY, "relay-ceilings", rate=2_000.0, label="relay"),),
     upstream=PODS,
     fresh=True,
-    rounds=2,
+    rounds=1,
     columns=("bodies_share", "log_share", "share"),
 )
 
