@@ -19,7 +19,6 @@ from loadtests.bench.processes import Cpus, StartError
 from loadtests.bench.targets import judge, load
 
 FOLDER = Path(".bench")
-_RUNS = 3
 _SECONDS = 1.0
 
 
@@ -46,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         description="CPU per unit of work of apiguard beside other proxies; JSON in .bench/.",
     )
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run this case")
-    parser.add_argument("--runs", type=int, default=_RUNS, help="interleaved rounds (%(default)s)")
+    parser.add_argument("--runs", type=int, default=0, help="interleaved rounds (by case)")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="a window (%(default)s)")
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--profile", action="store_true", help="where the worker's CPU goes")
@@ -62,7 +61,7 @@ def _bench(options: argparse.Namespace) -> int:
     if unknown := set(options.only) - {case.name for case in CASES}:
         sys.stderr.write(f"no such case: {', '.join(sorted(unknown))}; --list names them\n")
         return 2
-    plan = Plan(max(1, options.runs), options.seconds)
+    plan = Plan(max(0, options.runs), options.seconds)
     run = results.begin(environment.describe(), plan)
     around = _surroundings()
     for case in cases:

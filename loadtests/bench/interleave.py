@@ -28,7 +28,7 @@ class CaseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to measure: ``runs`` rounds of windows of ``seconds`` each."""
+    """How much to measure: ``runs`` rounds, 0 for each case's own, of windows of ``seconds``."""
 
     runs: int
     seconds: float
@@ -51,7 +51,7 @@ Samples = dict[str, list[Numbers]]
 def measure(case: Case, plan: Plan, around: Surroundings) -> Samples:
     """Start the case's proxies, take all windows in turn, end everything. Raises ``CaseError``."""
     samples: Samples = {row.name: [] for row in case.rows if not row.peer.missing()}
-    turns = range(min(plan.runs, case.rounds))
+    turns = range(plan.runs or case.rounds)
     for part in [[turn] for turn in turns] if case.fresh else [turns]:
         with Fleet(around.folder / case.name) as fleet:
             _take_turns(case, plan, around, fleet, part, samples)

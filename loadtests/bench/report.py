@@ -75,7 +75,8 @@ def surroundings_lines(run: Run) -> Iterator[str]:
     """Environment, peers left out, cases that failed."""
     known = (f"{name} {value}" for name, value in run.environment.items() if value)
     yield "; ".join(known)
-    yield f"{run.runs} interleaved rounds, windows of {run.seconds:g} s"
+    rounds = str(run.runs) if run.runs else "one to three"
+    yield f"{rounds} interleaved rounds, windows of {run.seconds:g} s"
     for peer, reason in run.absent.items():
         yield f"left out: {peer} ({reason})"
     for case, reason in run.failed.items():

@@ -31,6 +31,7 @@ PROXIED_TLS = Case(
     "GET of a 2 KB object, TLS on both sides, 64 connections, 20 rules",
     "request",
     tuple(Row(peer) for peer in (_GUARD, HAPROXY, NGINX, FLOOR, NAIVE)),
+    rounds=3,
 )
 PROXIED_PLAIN = Case(
     "proxied-plain",
@@ -38,6 +39,7 @@ PROXIED_PLAIN = Case(
     "request",
     tuple(Row(peer, seconds=0.5) for peer in (_GUARD, HAPROXY, NGINX, FLOOR, NAIVE)),
     secure=False,
+    rounds=1,
 )
 REFUSED = Case(
     "refused",
@@ -80,7 +82,6 @@ STALLED = Case(
     "reader",
     tuple(Row(peer, "stall", "lists", _STALLED) for peer in (_GUARD, HAPROXY)),
     fresh=True,
-    rounds=3,
     columns=("growth_kib", "connection_kib"),
 )
 LATENCY = Case(
@@ -89,6 +90,7 @@ LATENCY = Case(
     "request",
     tuple(Row(peer, "open", seconds=1.5) for peer in (_GUARD, DIRECT, HAPROXY)),
     half_load_of="apiguard",
+    rounds=3,
     columns=("p50_ms", "p99_ms", "p999_ms"),
 )
 HANDSHAKES = Case(
@@ -120,6 +122,7 @@ OBSERVABILITY = Case(
         Row(_OBSERVING, traffic="distinct", label="on, distinct", warmup=2.0),
         Row(_BLIND, traffic="distinct", label="off, distinct", warmup=2.0),
     ),
+    rounds=3,
 )
 
 CASES = (

@@ -79,7 +79,6 @@ RELAY_APISERVER = Case(
         ),
     ),
     upstream=PODS,
-    rounds=2,
 )
 RELAY_STALLED = Case(
     "relay-stalled",
@@ -92,6 +91,7 @@ RELAY_STALLED = Case(
             connections=_LATENCY_WATCHERS,
             rate=20.0,
             seconds=3.0,
+            warmup=1.5,
             label="none stalled",
         ),
         Row(
@@ -106,6 +106,7 @@ RELAY_STALLED = Case(
         ),
     ),
     upstream=PODS,
+    rounds=3,
     columns=("p50_ms", "p99_ms", "cpu_us"),
 )
 RELAY_NODES = Case(
@@ -125,7 +126,6 @@ RELAY_NODES = Case(
         for number in (50, 5_000)
     ),
     upstream=PODS,
-    rounds=2,
     columns=("cpu_us", "idle_ms"),
 )
 RELAY_LOOP = Case(
@@ -153,7 +153,6 @@ RELAY_FILLING = Case(
     (Row(PROBED_RELAY, "relay-filling", label="relay"),),
     upstream=PODS,
     fresh=True,
-    rounds=2,
     columns=("callback_ms", "lag_ms"),
 )
 RELAY_MEMORY = Case(
@@ -167,7 +166,6 @@ RELAY_MEMORY = Case(
     ),
     upstream=PODS,
     fresh=True,
-    rounds=2,
     columns=("growth_kib",),
 )
 RELAY_STORE = Case(
@@ -177,7 +175,7 @@ RELAY_STORE = Case(
     (Row(RELAY, "relay-fill", label="relay"),),
     upstream=PODS,
     fresh=True,
-    rounds=2,
+    rounds=1,
     columns=("share",),
 )
 RELAY_CEILINGS = Case(

@@ -40,7 +40,7 @@ _BODIES_CEILING = 128 << 20
 _LOG_CEILING = 64 << 20
 _HISTORY = 16_000
 """Changes that do not fit into the log: the object before and the event of each are 8 KB."""
-_IDLE_SECONDS = 2.0
+_IDLE_SECONDS = 1.0
 _CONNECT_DEADLINE = 30.0
 _UNLIKE = 0.1
 """Part by which a list may differ in length: kube-apiserver writes down more than it was told."""
