@@ -24,6 +24,7 @@ import yaml
 FOLDER = Path(__file__).with_name("scenarios")
 DEFAULT_PLAYER = "others"
 EVERYBODY = "everybody"
+MANY = ("pods", "secrets", "customObjects")
 QUIET = 4.0  # seconds at least before trouble, however short the rest
 
 T = TypeVar("T")
@@ -112,6 +113,12 @@ class Scenario:
         return replace(
             self, clients=groups, seconds=moved(self.seconds), trouble=trouble, cluster=cluster
         )
+
+    def holding(self, times: float) -> Scenario:
+        """With ``times`` as many pods, secrets and custom objects in the cluster."""
+        size = self.cluster
+        more = {kind: round(getattr(size, kind) * times) for kind in MANY}
+        return replace(self, cluster=replace(size, **more))
 
     def _schedule(self, time: float) -> Callable[[float], float]:
         """Where a moment lies in a schedule ``time`` times as long. Before trouble there is always

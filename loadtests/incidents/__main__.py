@@ -23,16 +23,20 @@ from .stage import Setup, Stage
 
 REPORTS = Path(".incidents")
 PROGRESS_EVERY = 1.0  # seconds
+REAL_OBJECTS = 10.0
+"""The model takes an object as dear as fifty; a real server takes it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """How to play: ``scale`` times the clients before a server ``scale`` times as large, in
-    ``time`` times the time; ``bystanders`` multiplies those who make no trouble once more."""
+    ``time`` times the time; ``bystanders`` multiplies those who make no trouble once more;
+    ``objects`` those that the cluster holds."""
 
     scale: float = 1.0
     time: float = 1.0
     bystanders: float = 1.0
+    objects: float = 1.0
     server: str = "embedded"
     policy: Path = SHIPPED_POLICY
     headroom: float = 1.0
@@ -53,6 +57,7 @@ def play(incident: Incident, wanted: Wanted, folder: Path) -> Result:
 def run(incident: Incident, wanted: Wanted, folder: Path, *, guarded: bool) -> Played:
     """One of both. Raises ``StageError``."""
     scenario = load(incident.name).scaled(wanted.scale, wanted.time, wanted.bystanders)
+    scenario = scenario.holding(wanted.objects)
     setup = Setup(
         scenario=incident.name,
         scale=wanted.scale,
@@ -103,6 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="times as many clients")
     parser.add_argument("--time", type=float, default=1.0, help="times as long a schedule")
     parser.add_argument("--bystanders", type=float, default=1.0, help="times as many others")
+    parser.add_argument(
+        "--objects",
+        type=float,
+        help=f"times as many objects (1, before a real server {REAL_OBJECTS:g})",
+    )
     parser.add_argument("--server", choices=SERVERS, default="embedded")
     parser.add_argument(
         "--policy", type=Path, default=SHIPPED_POLICY, help="instead of the shipped"
@@ -120,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.scale,
         given.time,
         given.bystanders,
+        given.objects or (REAL_OBJECTS if given.server == "real" else 1.0),
         given.server,
         given.policy,
         given.headroom,

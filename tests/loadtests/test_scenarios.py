@@ -59,3 +59,9 @@ def test_a_shorter_schedule_leaves_time_to_connect() -> None:
     assert (scaled.trouble.begin, scaled.trouble.end, scaled.seconds) == (4.0, 5.0, 6.0)
     (group,) = scaled.clients
     assert (group.begin, group.ramp, group.end) == (2.0, 2.0, 5.0)
+
+
+def test_a_cluster_may_hold_more_of_what_there_are_many() -> None:
+    text = LEAST + "cluster: {nodes: 3, pods: 200, secrets: 4}\n"
+    size = parse(text).holding(2.5).cluster
+    assert (size.nodes, size.pods, size.secrets, size.customObjects) == (3, 500, 10, 0)
