@@ -1,13 +1,14 @@
 """The admin port described as OpenAPI 3.1, made from what the port itself is made of.
 
 Paths, methods, parameters and roles are those of ``routes``; bodies are the types that decode them;
-answers are the types of ``openapi_shapes``. Only sentences are written here, one entry for each
-handler. A route without one is still described, by what the table says of it.
+answers are the types of ``openapi_shapes`` and its neighbours. Only sentences are written here, one
+entry for each handler. A route without one is still described, by what the table says of it.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 import apiguard
+from apiguard.admin import openapi_relay, openapi_state
 from apiguard.admin import openapi_shapes as shapes
 from apiguard.admin.handlers import (
     AUDIT_KINDS,
@@ -31,6 +33,7 @@ from apiguard.admin.parameters import MAX_REASON
 from apiguard.admin.policies import RollbackBody
 from apiguard.admin.replies import reply
 from apiguard.admin.routes import ROUTES, Route
+from apiguard.policy.config import camel_case
 from apiguard.telemetry.toptalkers import OVER, SORTS
 
 Json = dict[str, Any]
@@ -39,7 +42,7 @@ JSON: Final = "application/json"
 YAML: Final = "application/yaml"
 TEXT: Final = "text/plain"
 ANY_OBJECT: Final = dict[str, Any]
-"""Of answers that are for reading: what they hold grows with the guard."""
+"""What is described elsewhere: a policy, and this document itself."""
 
 DURATION: Final = {"type": "string", "pattern": "^([0-9]{1,9}(ms|s|m|h|d))+$"}
 
@@ -70,7 +73,8 @@ OPERATIONS: Final = {
     "get_openapi": Operation("This document."),
     "get_whoami": Operation("Whom the guard takes the caller for.", {200: shapes.Whoami}),
     "get_status": Operation(
-        "Policy, workers, API servers, checks, certificates, broken files, bounds that were hit."
+        "Policy, workers, API servers, checks, certificates, broken files, bounds that were hit.",
+        {200: openapi_state.GuardStatus},
     ),
     "get_flows": Operation("Rules and their buckets, most refused first.", {200: shapes.Flows}),
     "get_upstreams": Operation("Every API server and its state.", {200: shapes.Upstreams}),
@@ -82,11 +86,14 @@ OPERATIONS: Final = {
     "post_undrain": Operation(
         "Let an API server have requests again.", {200: shapes.UpstreamChanged}, DrainBody
     ),
-    "get_relay": Operation("What the relay holds, whom it answers, and how fresh it is."),
-    "get_relayed": Operation("One resource of the relay."),
+    "get_relay": Operation(
+        "What the relay holds, whom it answers, and how fresh it is.", {200: openapi_relay.Relay}
+    ),
+    "get_relayed": Operation("One resource of the relay.", {200: openapi_relay.Relayed}),
     "post_explain": Operation(
         "What would become of a request, on living buckets; nothing is taken from them.",
-        body=ExplainBody,
+        {200: (openapi_state.Explanation, openapi_state.Rejection)},
+        ExplainBody,
     ),
     "get_top": Operation("Who asks for what.", {200: shapes.Top}),
     "get_audit": Operation("What operators did, or samples of requests.", {200: shapes.Audit}),
@@ -285,4 +292,18 @@ def _components() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         list(dict.fromkeys(named)), ref_template="#/components/schemas/{name}"
     )
-    return dict(components)
+    return {name: _told(dict(schema)) for name, schema in components.items()}
+
+
+def _told(schema: Json) -> Json:
+    """A component as readers and generators want it, objects with these fields alone. Dataclasses
+    come with the names they have in the code and are answered in camelCase, see
+    ``replies.as_json``; the others have it already."""
+    if "description" in schema:
+        schema["description"] = inspect.cleandoc(schema["description"])
+    if schema.get("type") == "object":
+        properties = schema["properties"]
+        schema["properties"] = {camel_case(name): one for name, one in properties.items()}
+        schema["required"] = [camel_case(name) for name in schema.get("required", ())]
+        schema["additionalProperties"] = False
+    return schema

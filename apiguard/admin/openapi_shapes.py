@@ -2,14 +2,38 @@
 
 ``views`` builds the answers as plain values; these types say the same to a reader and to a
 generator, and a test holds living answers against them. Every field is there unless it has a
-default.
+default. What the code counts off in an enum or a tuple is taken from there; previews are the
+dataclasses that ``replies.as_json`` writes.
+
+Those of the guard's state are in ``openapi_state``, those of the relay in ``openapi_relay``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from apiguard.limiter.flow import Mode
+from apiguard.policy.adminconfig import Role
+from apiguard.policy.config import Enforcement
+from apiguard.policy.preview import PreviewReport
+from apiguard.telemetry.names import UPSTREAM_STATES
+from apiguard.telemetry.toptalkers import OVER, SORTS
+from apiguard.upstream.endpoint import State
+from apiguard.upstream.readyz import Condition
+
+
+def one_of(words: Iterable[str]) -> msgspec.Meta:
+    """A text that is one of these."""
+    return msgspec.Meta(extra_json_schema={"enum": list(words)})
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Instant = Annotated[
+    str, msgspec.Meta(description="RFC 3339, in UTC.", extra_json_schema={"format": "date-time"})
+]
 
 
 class Shape(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
@@ -60,7 +84,7 @@ class Whoami(Shape):
     """Whom the guard takes the caller for."""
 
     name: str
-    role: str
+    role: Role
     source: str
     how: Literal["token", "certificate", "unix", "itself"]
 
@@ -71,23 +95,23 @@ class Check(Shape):
     reason: str
 
 
-class Enforcement(Shape):
+class EnforcementNow(Shape):
     """``override`` was set through this port; null: the configured mode holds."""
 
-    enforcement: Literal["enforce", "shadow", "off"]
-    configured: Literal["enforce", "shadow", "off"]
-    override: str | None
+    enforcement: Enforcement
+    configured: Enforcement
+    override: Enforcement | None
 
 
-class EnforcementChanged(Enforcement):
+class EnforcementChanged(EnforcementNow):
     workers: list[Acknowledgement]
 
 
 class Origin(Shape):
-    kind: str
+    kind: Literal["file", "admin", "rollback"]
     name: str
     actor: str
-    at: str
+    at: Instant
 
 
 class Policy(Shape):
@@ -109,12 +133,12 @@ class PolicyChanged(Policy):
 
 
 class PolicyTried(Shape):
-    """A dry run. ``preview`` is null when nothing was sampled to replay."""
+    """A dry run."""
 
     dry_run: Literal[True]
     digest: str
     rules: int
-    preview: dict[str, Any] | None
+    preview: PreviewReport
 
 
 class Generation(Shape):
@@ -123,7 +147,7 @@ class Generation(Shape):
     digest: str
     name: str
     actor: str
-    at: str
+    at: Instant
     reason: str
     origin: str
 
@@ -145,8 +169,8 @@ class Override(Shape):
     action: Literal["ban", "limit", "scale", "exempt"]
     reason: str
     actor: str
-    created: str
-    expires: str
+    created: Instant
+    expires: Instant
     remaining_seconds: float
     end_watches: bool
     end_watches_seconds: float
@@ -163,7 +187,7 @@ class OverrideTried(Shape):
 
     dry_run: Literal[True]
     override: dict[str, Any]
-    preview: dict[str, Any] | None
+    preview: PreviewReport
 
 
 class Overrides(Shape):
@@ -213,7 +237,7 @@ class Talker(Sums, kw_only=True):
     key: dict[str, str]
     requests_per_second: float
     share: Share
-    first_seen: str | None
+    first_seen: Instant | None
     new: bool
 
 
@@ -221,18 +245,63 @@ class Top(Shape):
     """Largest first; ``totals`` are of everybody."""
 
     by: str
-    over: str
-    sort: str
+    over: Annotated[str, one_of(OVER)]
+    sort: Annotated[str, one_of(SORTS)]
     seconds: float
     totals: Sums
     rows: list[Talker]
+
+
+class ActionLine(Shape, tag_field="kind", tag="action"):
+    """What somebody did or tried. ``result`` is "done", or why it was not; ``before`` and ``after``
+    are what the action is about, null where there is none."""
+
+    at: Instant
+    id: str
+    actor: str
+    role: str
+    how: str
+    source: str
+    action: str
+    target: str
+    reason: str
+    result: str
+    before: Any
+    after: Any
+
+
+class RequestLine(Shape, tag_field="kind", tag="request"):
+    """One request of a sample, which stands for ``weight`` of them."""
+
+    at: Instant
+    weight: float
+    decision: str
+    code: int
+    rule: str
+    limit: str
+    verb: str
+    api_group: str
+    resource: str
+    subresource: str
+    namespace: str
+    name: str
+    path: str
+    standing: str
+    user: str
+    impersonated: str | None
+    user_agent: str
+    source: str
+    bytes: Count
+    guard_seconds: float
+    upstream_seconds: float
+    audit_id: str = msgspec.field(name="auditID")
 
 
 class Audit(Shape):
     """Lines as they are in the files of ``stateDir``."""
 
     kind: Literal["actions", "requests"]
-    events: list[dict[str, Any]]
+    events: list[ActionLine | RequestLine]
 
 
 class Decisions(Shape):
@@ -266,7 +335,7 @@ class FlowLimit(Shape):
 
 class Flow(Shape):
     rule: str
-    mode: str
+    mode: Mode
     exempt: bool
     requests: Decisions
     limits: list[FlowLimit]
@@ -278,14 +347,14 @@ class Flows(Shape):
 
 class UpstreamWorker(Shape):
     worker: int
-    state: str
+    state: Annotated[str, one_of(state.value for state in State)]
     requests_in_flight: int
     detail: str
 
 
 class Server(Shape):
     server: str
-    state: str
+    state: Annotated[str, one_of(UPSTREAM_STATES)]
     usable: bool
     detail: str
 
@@ -294,7 +363,7 @@ class Upstream(Server, kw_only=True):
     """What probes found and what workers see."""
 
     index: int
-    condition: str
+    condition: Annotated[str, one_of(one.name.lower() for one in Condition)]
     drained: bool
     probes: int
     probed_seconds_ago: float | None

@@ -26,6 +26,7 @@ from apiguard.admin.openapi import OPERATIONS, PARAMETERS, document
 from apiguard.admin.routes import ROUTES
 from tests.conftest import SEED_VARIABLE
 from tests.e2e.guard import TOKEN, Guard, Upstream, ask, until
+from tests.net.admin.described import as_described
 
 pytestmark = pytest.mark.e2e
 
@@ -137,11 +138,43 @@ def test_what_is_not_described_is_refused(guard: Guard, handler: str) -> None:
     exercise(guard, document(), handler, GenerationMode.NEGATIVE)
 
 
-def test_a_document_that_drifts_is_noticed(guard: Guard) -> None:
+QUESTIONS: list[dict[str, Any]] = [
+    {"method": "GET", "target": "/api/v1/pods?limit=5", "user": "u", "groups": ["g"]},
+    {"method": "PUT", "target": "/apis/apps/v1/namespaces/a/deployments/b/scale", "user": "u"},
+    {"method": "GET", "target": "/version", "unverified": True},
+    {"method": "GET", "target": "/api/v1/pods", "userAgent": "x/1"},
+    {"method": "GET", "target": "no path"},
+]
+"""The fourth is banned, the last no request."""
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: str(question["target"]))
+def test_explanations_are_as_described(guard: Guard, question: dict[str, Any]) -> None:
+    """Requests that mean something, which generated ones hardly do."""
+    living_names(guard, "{id}")
+    typed = {"Content-Type": "application/json"}
+    answer = guard.admin("POST", "/v1/explain", json.dumps(question), typed)
+    assert answer.code == 200
+    as_described("POST", "/v1/explain", answer.code, answer.headers, answer.text.encode())
+
+
+@pytest.mark.parametrize(
+    ("handler", "schema", "name"),
+    [
+        ("get_whoami", "Whoami", "role"),
+        ("get_status", "GuardStatus", "boundHits"),
+        ("get_status", "Worker", "pid"),
+        ("get_relay", "Reviews", "queued"),
+        ("post_explain", "Rejection", "message"),
+    ],
+)
+def test_a_document_that_drifts_is_noticed(
+    guard: Guard, handler: str, schema: str, name: str
+) -> None:
     """A field too few, as after a change of the answer alone."""
     served = deepcopy(document())
-    whoami = served["components"]["schemas"]["Whoami"]
-    del whoami["properties"]["role"]
-    whoami["required"].remove("role")
+    described = served["components"]["schemas"][schema]
+    del described["properties"][name]
+    described["required"].remove(name)
     with pytest.raises((Failure, FailureGroup)):
-        exercise(guard, served, "get_whoami", GenerationMode.POSITIVE)
+        exercise(guard, served, handler, GenerationMode.POSITIVE)

@@ -22,6 +22,7 @@ from apiguard.runtime.log import StreamLog
 from apiguard.runtime.relayreport import RelayReport
 from apiguard.runtime.supervisor import Supervisor
 from apiguard.telemetry.counters import Delta
+from tests.net.admin.described import as_described
 from tests.net.test_supervisor import supervised
 
 TOKENS = {role: f"token-of-{role.value}" for role in Role}
@@ -58,7 +59,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Door:
-    """One way to the admin port."""
+    """One way to the admin port; what comes back is as ``/openapi.json`` says, or the test
+    fails."""
 
     base: str
     session: aiohttp.ClientSession
@@ -79,7 +81,9 @@ class Door:
             data=body,
             ssl=self.ssl,
         ) as response:
-            return Answer(response.status, dict(response.headers), await response.read())
+            answer = Answer(response.status, dict(response.headers), await response.read())
+        as_described(method, target, answer.code, answer.headers, answer.body)
+        return answer
 
     async def send(
         self, method: str, target: str, document: object, headers: Headers | None = None
