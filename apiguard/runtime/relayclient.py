@@ -1,29 +1,35 @@
-"""What the relay reads from API servers: collections, in the guard's own name.
+"""What the relay asks of API servers in the guard's own name: collections, and reviews.
 
-Bodies are handed on piece by piece as they arrive, so that a list of 40 MB is never in one piece
-and never parsed in one go. A call is made once and follows no redirect.
+Bodies of collections are handed on piece by piece as they arrive, so that a list of 40 MB is never
+in one piece and never parsed in one go. A call is made once and follows no redirect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
-
-import aiohttp
-from yarl import URL
 
 from apiguard.gateway.asking import Form
 from apiguard.kube.status import Representation
 from apiguard.relay.reflector import Failure
+from apiguard.runtime.relaywire import Call, CallBrokenError, RelayWire
+from apiguard.wire.messages import RequestLine, ResponseHead
 
-CONNECT_SECONDS: Final = 5.0
 LIST_SILENCE_SECONDS: Final = 30.0
 WATCH_SILENCE_SECONDS: Final = 150.0
 """Upstream sends a bookmark a minute; after two that did not come the stream is taken for dead."""
+
+REVIEW_SECONDS: Final = 5.0
+LONGEST_REVIEW: Final = 1 << 20
+
+_AGENT: Final = b"User-Agent: apiguard-relay\r\n"
+_RETRY_AFTER: Final = re.compile(rb"^retry-after:[ \t]*([0-9]{1,5})[ \t]*\r?$", re.I | re.M)
+_SENDABLE: Final = re.compile(r"[!-~]*")
 
 
 class UpstreamError(Exception):
@@ -32,6 +38,16 @@ class UpstreamError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"HTTP {failure.code}" if failure.code else "no answer")
         self.failure = failure
+
+
+class Answer(NamedTuple):
+    """To a review; ``status`` 0 where there was none."""
+
+    status: int
+    body: bytes
+
+
+NO_ANSWER: Final = Answer(0, b"")
 
 
 def accept_of(form: Form, *, watch: bool) -> str:
@@ -47,82 +63,78 @@ METADATA = Form(Representation.JSON, True)
 
 
 class RelayClient:
-    """Reads collections. ``tls`` may present the guard's certificate, ``token`` is its bearer
-    token, "" for none; ``server_name`` is verified instead of the URL's host."""
+    """``tls`` may present the guard's certificate, ``token`` is its bearer token, "" for none;
+    ``server_name`` is verified instead of the URL's host."""
 
     def __init__(self, tls: ssl.SSLContext, token: str, server_name: str = "") -> None:
-        self._tls = tls
-        self._token = token
-        self._server_name = server_name or None
-        self._session: aiohttp.ClientSession | None = None
+        self._wire = RelayWire(tls, server_name)
+        self._fields = _fields(token)
 
-    async def use(self, tls: ssl.SSLContext, token: str) -> None:
+    def use(self, tls: ssl.SSLContext, token: str) -> None:
         """Later calls prove themselves with these; streams under way end, and are resumed."""
-        self._tls, self._token = tls, token
-        await self.close()
+        self._fields = _fields(token)
+        self._wire.use(tls)
 
-    async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+    def close(self) -> None:
+        self._wire.close()
 
     @contextlib.asynccontextmanager
     async def read(
         self, server: str, path: str, query: dict[str, str], form: Form, *, watch: bool = False
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    ) -> AsyncIterator[Call]:
         """The pieces of a 200's body. Raises UpstreamError, also while they are read."""
-        headers = {
-            "Accept": accept_of(form, watch=watch),
-            "Accept-Encoding": "identity",
-            "User-Agent": "apiguard-relay",
-        }
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        accept = b"Accept: %b\r\nAccept-Encoding: identity\r\n"
+        accept %= accept_of(form, watch=watch).encode("ascii")
         silence = WATCH_SILENCE_SECONDS if watch else LIST_SILENCE_SECONDS
-        url = f"{server}{path}?{urlencode(query)}" if query else server + path
+        target = f"{path}?{urlencode(query)}" if query else path
         try:
-            async with self._opened().get(
-                URL(url, encoded=True),
-                headers=headers,
-                allow_redirects=False,
-                server_hostname=self._server_name if server.startswith("https:") else None,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_SECONDS, sock_read=silence
-                ),
-            ) as response:
-                if response.status != 200:
-                    raise UpstreamError(_failure(response))
-                yield response.content.iter_any()
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            call = await self._wire.call(
+                server, _line("GET", target), accept + self._fields, seconds=silence, lasting=True
+            )
+            with contextlib.closing(call):
+                head = await call.begun()
+                if head.status != 200:
+                    raise UpstreamError(_failure(head))
+                yield call
+        except CallBrokenError as error:
             raise UpstreamError(Failure()) from error
 
     async def document(self, server: str, path: str, most: int) -> bytes:
         """A small JSON document. Raises UpstreamError."""
-        parts: list[bytes] = []
-        async with self.read(server, path, {}, Form(Representation.JSON, False)) as pieces:
-            async for piece in pieces:
-                parts.append(piece)
-                if sum(map(len, parts)) > most:
-                    raise UpstreamError(Failure())
-        return b"".join(parts)
+        async with self.read(server, path, {}, Form(Representation.JSON, False)) as call:
+            return await call.whole(most)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        session = self._session
-        if session is None:
-            session = self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, limit=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
+    async def review(self, server: str, path: str, body: bytes) -> Answer:
+        """Posts JSON."""
+        lines = b"Accept: application/json\r\nContent-Type: application/json\r\n" + self._fields
+        try:
+            call = await self._wire.call(
+                server, _line("POST", path), lines, body=body, seconds=REVIEW_SECONDS
             )
-            # aiohttp repeats an idempotent call whose connection broke, and has no public switch.
-            session._retry_connection = False
-        return session
+            with contextlib.closing(call):
+                head = await call.begun()
+                return Answer(head.status, await call.whole(LONGEST_REVIEW))
+        except CallBrokenError:
+            return NO_ANSWER
 
 
-def _failure(response: aiohttp.ClientResponse) -> Failure:
-    told = response.headers.get("Retry-After", "")
-    seconds = float(told) if told.isascii() and told.isdigit() and len(told) < 6 else 0.0
-    return Failure(response.status, seconds)
+def _fields(token: str) -> bytes:
+    """Those of every call."""
+    if not token:
+        return _AGENT
+    return b"%bAuthorization: Bearer %b\r\n" % (_AGENT, token.encode("latin-1"))
+
+
+def _line(method: str, target: str) -> RequestLine:
+    """Raises CallBrokenError for what would not be one line."""
+    if not _SENDABLE.fullmatch(target):
+        raise CallBrokenError("a target that cannot be sent")
+    return RequestLine(method, target, f"{method} {target} HTTP/1.1\r\n".encode("ascii"))
+
+
+def _failure(head: ResponseHead) -> Failure:
+    told = _RETRY_AFTER.search(head.lines)
+    return Failure(head.status, float(told[1]) if told else 0.0)
 
 
 async def turn() -> None:

@@ -47,8 +47,7 @@ from apiguard.relay.reflector import (
     Wish,
 )
 from apiguard.runtime.defects import report_defect
-from apiguard.runtime.drivers import ApiClient, CallError
-from apiguard.runtime.relayclient import METADATA, RelayClient, UpstreamError, turn
+from apiguard.runtime.relayclient import METADATA, NO_ANSWER, RelayClient, UpstreamError, turn
 from apiguard.runtime.relaydiscovery import custom_paths, discover
 
 TURN_SECONDS: Final = 0.002
@@ -72,7 +71,6 @@ CUT_SHORT_SECONDS: Final = 5.0
 """A watch that ends so much before its time was ended by a server that goes: who answers next may
 have another storage behind it."""
 
-LONGEST_REVIEW: Final = 1 << 20
 STEP_BYTES: Final = 64 << 10
 
 _log = logging.getLogger(__name__)
@@ -102,7 +100,6 @@ class Relaying:
         carrier: Carrier,
         servers: Servers,
         client: RelayClient,
-        reviewer: ApiClient,
         reviews: Callable[[], Reviews | None],
         workers: int,
         rng: random.Random,
@@ -110,7 +107,6 @@ class Relaying:
         self._carrier = carrier
         self._servers = servers
         self._client = client
-        self._reviewer = reviewer
         self._rng = rng
         asked = config.authorization
         self.authorizer = Authorizer(
@@ -144,9 +140,9 @@ class Relaying:
         self._review_due = False
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
-    async def use(self, tls: ssl.SSLContext, token: str) -> None:
+    def use(self, tls: ssl.SSLContext, token: str) -> None:
         """Credentials of the guard changed: watches end, and are resumed with the new ones."""
-        await self._client.use(tls, token)
+        self._client.use(tls, token)
 
     async def close(self) -> None:
         """Lets go of everything."""
@@ -156,7 +152,7 @@ class Relaying:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._packer.shutdown(wait=False)
-        await self._client.close()
+        self._client.close()
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -218,15 +214,10 @@ class Relaying:
 
     async def _review(self, review: AccessReview) -> None:
         """Every review that was taken is reported, whatever happens to it."""
-        status, body = 0, b""
+        status, body = NO_ANSWER
         try:
             for server in self._servers.fit()[:1]:
-                answer = await self._reviewer.post(
-                    server, accessreview.PATH, review.body, most=LONGEST_REVIEW
-                )
-                status, body = answer.status, answer.body
-        except CallError as error:
-            _log.debug("a SubjectAccessReview got no answer: %s", error)
+                status, body = await self._client.review(server, accessreview.PATH, review.body)
         finally:
             self._reviewing -= 1
             now = time.monotonic()

@@ -244,17 +244,16 @@ class Serving:
         reviews = gateway.authenticator.reviews
         self._client: ApiClient | None = None
         self._reviewer: Reviewer | None = None
-        if reviews is not None or config.relay.resources:
+        if reviews is not None:
             name = config.upstream.server_name or ""
             self._client = ApiClient(own_context(files), own_token(files), name)
-        if reviews is not None and self._client is not None:
             self._reviewer = Reviewer(reviews, self._client, self)
         self._finding: set[asyncio.Task[None]] = set()
         self._relaying: Relaying | None = None
-        if config.relay.resources and self._client is not None:
-            self._relaying = self._relay(self._client, workers)
+        if config.relay.resources:
+            self._relaying = self._relay(workers)
 
-    def _relay(self, reviewer: ApiClient, workers: int) -> Relaying:
+    def _relay(self, workers: int) -> Relaying:
         """Stands in the way of requests from here on."""
         config, files, gateway = self._config, self._files, self._gateway
         name = config.upstream.server_name or ""
@@ -263,7 +262,6 @@ class Serving:
             carrier=self._traffic,
             servers=self,
             client=RelayClient(own_context(files), own_token(files), name),
-            reviewer=reviewer,
             reviews=lambda: gateway.authenticator.reviews,
             workers=workers,
             rng=random.Random(),  # noqa: S311  spreads retries and endings, guards nothing
@@ -396,10 +394,11 @@ class Serving:
         self._traffic.set_tls(tls)
         if upstream_tls is not None:
             self._traffic.upstream.set_tls(upstream_tls)
-        if own is not None and self._client is not None:
-            await self._client.use(*own)
+        if own is not None:
             if self._relaying is not None:
-                await self._relaying.use(*own)
+                self._relaying.use(*own)
+            if self._client is not None:
+                await self._client.use(*own)
         self._done(command.id)
 
     def _explain(self, command: Explain) -> None:

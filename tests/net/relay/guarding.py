@@ -73,7 +73,6 @@ class Relayed:
             carrier=self.guard.traffic,
             servers=self,
             client=RelayClient(ssl.create_default_context(), GUARD_TOKEN),
-            reviewer=self.client,
             reviews=lambda: reviews,
             workers=1,
             rng=random.Random(1),
