@@ -117,6 +117,8 @@ class Handler:
             raise problems.page_not_found()
         if request.method == "HEAD":
             raise problems.method_not_allowed()
+        if resource.warning:
+            headers.append(("Warning", f'299 - "{resource.warning}"'))
         return await ResourceRequest(self, request, target, resource, identity, factor).answer(
             headers
         )

@@ -36,6 +36,7 @@ class Resource:
     ``cached``    lists come from a watch cache, where revision 0 ignores limits
     ``custom``    defined by a CRD: list items carry kind and apiVersion, keys are sorted
     ``returned``  DELETE answers with the object instead of a Status
+    ``warning``   what whoever uses it is told
     """
 
     group: str
@@ -54,6 +55,7 @@ class Resource:
     custom: bool = False
     singular: str = ""
     list_kind: str = ""
+    warning: str = ""
 
     @property
     def api_version(self) -> str:
@@ -225,7 +227,14 @@ SERVICES = Resource(
     has_conversion=True,
     returned=True,
 )
-ENDPOINTS = Resource("", "v1", "endpoints", "Endpoints", short_names=("ep",))
+ENDPOINTS = Resource(
+    "",
+    "v1",
+    "endpoints",
+    "Endpoints",
+    short_names=("ep",),
+    warning="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+)
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",))
 SECRETS = Resource("", "v1", "secrets", "Secret", fields={"type": at("type")}, has_conversion=True)
 # Events have no watch cache upstream: resourceVersion 0 with a limit does page.

@@ -85,6 +85,7 @@ class Answering:
                 return
             stale = b'Warning: 299 - "apiguard: the API server is away, %d s old"\r\n' % age
         reader = _Reader(serving, place, feed, cache, now, stale)
+        serving.warnings = feed.warnings
         wanted = serving.serve.wanted
         if wanted.selection.namespace and not cache.spec.namespaced:
             self._lobby.bypass(serving, "scope", feed)

@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from apiguard.gateway.asking import FeedKey
 from apiguard.gateway.serving import Serving
@@ -38,6 +39,18 @@ CATCH_SECONDS = 3.0
 
 CATCH_PAUSE = 0.05
 """Seconds between two comparisons: each walks over what is selected."""
+
+
+class Definition(NamedTuple):
+    """What a CRD says of its resource: what clients may select by (``.spec.color``), and which
+    edition of it that is. Objects of two editions may differ under the same revisions."""
+
+    paths: tuple[str, ...]
+    edition: str
+
+
+UNDEFINED = Definition((), "")
+"""Of a resource that has none, or none that can be read."""
 
 
 @dataclass(slots=True)
@@ -104,17 +117,17 @@ class Feed:
         self.cache: WatchCache | None = None
         self.fanout: Fanout | None = None
         self.reflector: Reflector | None = None
-        self.paths: tuple[str, ...] = ()  # what a CRD lets clients select by
+        self.definition = UNDEFINED
+        self.warnings = b""  # header lines that upstream sends with it, such as of deprecation
         self._relay = relay
         self._proven: dict[tuple[int, Selection], Snapshot] = {}
 
     def open(
-        self, *, namespaced: bool, paths: tuple[str, ...], bodies: BodyCache, rng: random.Random
+        self, *, namespaced: bool, definition: Definition, bodies: BodyCache, rng: random.Random
     ) -> Reflector:
-        """What the resource is has been found out: the cache can be filled. ``paths``: the
-        selectable fields of a custom one."""
-        key, relay = self.key, self._relay
-        self.paths = paths
+        """What the resource is has been found out: the cache can be filled."""
+        key, relay, paths = self.key, self._relay, definition.paths
+        self.definition = definition
         table = NO_FIELDS
         if not key.form.metadata_only:
             known = selectable_fields(key.group, key.resource)

@@ -26,7 +26,7 @@ from apiguard.gateway.decision import Decision, Forward
 from apiguard.gateway.driver import Driver
 from apiguard.gateway.eligible import Eligible, allows_relaxed
 from apiguard.gateway.feedbook import FeedBook
-from apiguard.gateway.feeds import Feed
+from apiguard.gateway.feeds import UNDEFINED, Definition, Feed
 from apiguard.gateway.lobby import Lobby, Place
 from apiguard.gateway.proving import Proving
 from apiguard.gateway.serving import Serving
@@ -45,8 +45,15 @@ from apiguard.relay.packing import Block, Pack
 from apiguard.relay.reflector import Phase
 from apiguard.wire.messages import HeaderBlock, RequestLine
 
-REST_SECONDS = {"gone": 60.0, "ceiling": 600.0, "forbidden": 30.0, "unknown": 60.0}
-"""How long a resource that cannot be relayed is left alone, by why."""
+REST_SECONDS = {
+    "gone": 60.0,
+    "ceiling": 600.0,
+    "forbidden": 30.0,
+    "unknown": 60.0,
+    "redefined": 1.0,
+}
+"""How long a resource that cannot be relayed is left alone, by why. A redefined one because other
+API servers learn of it a moment later, and would still list what it was."""
 
 DIGEST_SECONDS = 300.0
 """Between two comparisons of a cache with upstream."""
@@ -188,9 +195,9 @@ class RelayDesk:
 
     # -- what the driver tells -----------------------------------------------------------------
 
-    def discovered(self, feed: Feed, namespaced: bool, paths: tuple[str, ...] = ()) -> None:
-        """What the resource is; ``paths`` are the selectable fields of a custom one."""
-        feed.open(namespaced=namespaced, paths=paths, bodies=self.bodies, rng=self._rng)
+    def discovered(self, feed: Feed, namespaced: bool, definition: Definition = UNDEFINED) -> None:
+        """What the resource is."""
+        feed.open(namespaced=namespaced, definition=definition, bodies=self.bodies, rng=self._rng)
 
     def redefined(self, feed: Feed, now: float) -> None:
         """It is not what it was any more; ``rested`` follows."""

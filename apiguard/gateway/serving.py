@@ -59,7 +59,8 @@ class Serving:
     """Sink of one client stream, and of at most one watcher.
 
     What counters and observers read is as in ``Exchange``; ``sent_at`` stays 0, for upstream had
-    no part in it. ``successor`` is the Exchange that took over, if the relay could not answer.
+    no part in it. ``successor`` is the Exchange that took over, if the relay could not answer;
+    ``warnings`` are header lines of whatever is answered.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Serving:
         "sent_at",
         "serve",
         "successor",
+        "warnings",
         "watcher",
     )
 
@@ -111,6 +113,7 @@ class Serving:
         self.sampled = False
         self.successor: Exchange | None = None
         self.watcher: Watcher | None = None
+        self.warnings = b""
         self._fanout: Fanout | None = None
         self._answer: ListAnswer | GzipAnswer | None = None
         self._ahead: bytes | None = None
@@ -173,7 +176,7 @@ class Serving:
 
     def refuse_with(self, status: Status, *, sniff: bool = False) -> None:
         """A Status as upstream sends it."""
-        self.refuse(replies.reply_to(status, self.error_form, lines=self._audit(), sniff=sniff))
+        self.refuse(replies.reply_to(status, self.error_form, lines=self._own_lines(), sniff=sniff))
 
     def answer_list(self, answer: ListAnswer, lines: bytes) -> None:
         """``lines`` are further header lines."""
@@ -272,16 +275,17 @@ class Serving:
 
     def _response_head(self, media: str, lines: bytes) -> ResponseHead:
         fields = b"%bCache-Control: no-cache, private\r\nContent-Type: %b\r\n%b" % (
-            self._audit(),
+            self._own_lines(),
             media.encode("ascii"),
             lines,
         )
         return ResponseHead(200, b"HTTP/1.1 200 OK\r\n", fields, False, CHUNKED, -1, b"", False)
 
-    def _audit(self) -> bytes:
-        """The client's own id is kept, as upstream does."""
+    def _own_lines(self) -> bytes:
+        """The client's own audit id is kept, as upstream does."""
         own = self.block.get(b"audit-id")
-        return b"Audit-Id: %b\r\n" % (own or str(uuid.uuid4()).encode("ascii"))
+        audit = own or str(uuid.uuid4()).encode("ascii")
+        return b"Audit-Id: %b\r\n%b" % (audit, self.warnings)
 
     @property
     def error_form(self) -> Representation:

@@ -28,6 +28,8 @@ REVIEW_SECONDS: Final = 5.0
 LONGEST_REVIEW: Final = 1 << 20
 
 _AGENT: Final = b"User-Agent: apiguard-relay\r\n"
+LONGEST_WARNINGS: Final = 4_096
+_WARNING: Final = re.compile(rb"^warning:[^\r\n]*\r\n", re.I | re.M)
 _RETRY_AFTER: Final = re.compile(rb"^retry-after:[ \t]*([0-9]{1,5})[ \t]*\r?$", re.I | re.M)
 _SENDABLE: Final = re.compile(r"[!-~]*")
 
@@ -116,6 +118,14 @@ class RelayClient:
                 return Answer(head.status, await call.whole(LONGEST_REVIEW))
         except CallBrokenError:
             return NO_ANSWER
+
+
+def warnings_of(call: Call) -> bytes:
+    """Header lines that tell clients something of the resource, such as that it is deprecated; b""
+    where they are too long to be repeated to everybody."""
+    head = call.head
+    found = b"".join(_WARNING.findall(head.lines)) if head is not None else b""
+    return found if len(found) <= LONGEST_WARNINGS else b""
 
 
 def _fields(token: str) -> bytes:

@@ -1,8 +1,9 @@
-"""What a resource is, asked of an API server: its scope, and what clients may select it by.
+"""What a resource is, asked of an API server: its scope, and what its definition says.
 
-Of custom resources only their CRD knows the latter. Where it cannot be read (an aggregated API, or
-credentials without the right) or holds paths that are not plain, nothing is known, and requests
-with such selectors go upstream.
+Of custom resources only their CRD knows what clients may select them by, and when their schema
+changed: objects then look different (defaults, pruning, conversion) under revisions that stay.
+Where it cannot be read (an aggregated API, or credentials without the right) nothing is known;
+where it holds paths that are not plain, no paths are. Requests with such selectors go upstream.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 import msgspec
 
 from apiguard.gateway.asking import FeedKey
+from apiguard.gateway.feeds import UNDEFINED, Definition
 from apiguard.kube.groups import BUILT_IN_GROUPS
 from apiguard.runtime.relayclient import RelayClient, UpstreamError
 
@@ -49,8 +51,14 @@ class _Spec(msgspec.Struct, frozen=True):
     versions: tuple[_Version, ...]
 
 
+class _Metadata(msgspec.Struct, frozen=True):
+    uid: str = ""
+    generation: int = 0
+
+
 class _Definition(msgspec.Struct, frozen=True):
     spec: _Spec
+    metadata: _Metadata = _Metadata()
 
 
 async def discover(client: RelayClient, server: str, key: FeedKey) -> Discovered | None:
@@ -64,35 +72,36 @@ async def discover(client: RelayClient, server: str, key: FeedKey) -> Discovered
     return next((one for one in found.resources if one.name == key.resource), None)
 
 
-async def custom_paths(client: RelayClient, server: str, key: FeedKey) -> tuple[str, ...]:
-    """The ``selectableFields`` of a custom resource (``.spec.color``); () where none are known.
+async def definition_of(client: RelayClient, server: str, key: FeedKey) -> Definition:
+    """What the CRD of a custom resource says; UNDEFINED where it is not known.
 
     Raises UpstreamError where there was no answer at all.
     """
     if key.group in BUILT_IN_GROUPS or key.form.metadata_only:
-        return ()
+        return UNDEFINED
     target = f"{_DEFINITIONS}/{key.resource}.{key.group}"
     try:
         body = await client.document(server, target, LONGEST_DISCOVERY)
     except UpstreamError as error:
         if error.failure.code in (403, 404):
-            return ()
+            return UNDEFINED
         raise
     try:
-        return paths_in(body, key.version)
+        return definition_in(body, key.version)
     except msgspec.DecodeError:
-        return ()
+        return UNDEFINED
 
 
-def paths_in(definition: bytes, version: str) -> tuple[str, ...]:
-    """What a CRD lets clients select one of its versions by. One path that is not plain names
-    leaves all unknown: half a table would refuse what upstream accepts. Raises DecodeError."""
-    found = msgspec.json.decode(definition, type=_Definition)
+def definition_in(body: bytes, version: str) -> Definition:
+    """What a CRD says of one of its versions. One path that is not plain names leaves all unknown:
+    half a table would refuse what upstream accepts. Raises DecodeError."""
+    found = msgspec.json.decode(body, type=_Definition)
+    edition = f"{found.metadata.uid}/{found.metadata.generation}"
     for one in found.spec.versions:
         if one.name == version:
             paths = tuple(field.jsonPath for field in one.selectableFields or ())
-            return paths if all(map(_plain, paths)) else ()
-    return ()
+            return Definition(paths if all(map(_plain, paths)) else (), edition)
+    return Definition((), edition)
 
 
 def _plain(path: str) -> bool:

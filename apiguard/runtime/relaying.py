@@ -47,8 +47,15 @@ from apiguard.relay.reflector import (
     Wish,
 )
 from apiguard.runtime.defects import report_defect
-from apiguard.runtime.relayclient import METADATA, NO_ANSWER, RelayClient, UpstreamError, turn
-from apiguard.runtime.relaydiscovery import custom_paths, discover
+from apiguard.runtime.relayclient import (
+    METADATA,
+    NO_ANSWER,
+    RelayClient,
+    UpstreamError,
+    turn,
+    warnings_of,
+)
+from apiguard.runtime.relaydiscovery import definition_of, discover
 
 TURN_SECONDS: Final = 0.002
 """How long those who are ready are let go on before the loop comes round."""
@@ -283,14 +290,16 @@ class Relaying:
     async def _discover(self, feed: Feed) -> str:
         """Finds out what the resource is; why it cannot be relayed, "" if it can."""
         if feed.reflector is not None:
-            return ""
+            if not await self._redefined(feed):
+                return ""
+            self.desk.redefined(feed, time.monotonic())
         for attempt in range(3):
             if attempt:
                 await asyncio.sleep(0.2 * (1 + self._rng.random()))
             for server in self._servers.fit()[:1]:
                 try:
                     found = await discover(self._client, server, feed.key)
-                    paths = await custom_paths(self._client, server, feed.key)
+                    definition = await definition_of(self._client, server, feed.key)
                 except UpstreamError as error:
                     if error.failure.code in (403, 404):
                         return "gone" if error.failure.code == 404 else "forbidden"
@@ -299,18 +308,19 @@ class Relaying:
                     continue
                 if found is None or not found.relayable:
                     return "unknown"
-                self.desk.discovered(feed, found.namespaced, paths)
+                self.desk.discovered(feed, found.namespaced, definition)
                 return ""
         return "failed"
 
     async def _redefined(self, feed: Feed) -> bool:
-        """Whether a custom resource can be selected by other fields than were known. Upstream ends
-        its watches when a CRD changes, so this is asked before each."""
+        """Whether a custom resource is not what it was. Upstream ends its watches when a CRD
+        changes, so this is asked before each."""
         for server in self._servers.fit()[:1]:
             try:
-                return await custom_paths(self._client, server, feed.key) != feed.paths
+                found = await definition_of(self._client, server, feed.key)
             except UpstreamError:
                 return False
+            return found != feed.definition
         return False
 
     async def _reflect(self, feed: Feed) -> str:
@@ -359,6 +369,7 @@ class Relaying:
         path = collection_path(key.group, key.version, key.resource)
         try:
             async with self._client.read(self._server(), path, query, key.form) as pieces:
+                feed.warnings = warnings_of(pieces)
                 async for piece in pieces:
                     for at in range(0, len(piece), STEP_BYTES):
                         listed = splitter.receive_data(piece[at : at + STEP_BYTES])
@@ -431,6 +442,7 @@ class Relaying:
             async with self._client.read(
                 self._server(), path, query, key.form, watch=True
             ) as pieces:
+                feed.warnings = warnings_of(pieces)
                 self._heard(feed)
                 async for piece in pieces:
                     events = splitter.receive_data(piece)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Certificates
 from tests.e2e.guard import until
 from tests.e2e.real import RealApiServer
-from tests.e2e.stands import ADMIN, SERVER_NAME, Reply, Stand
+from tests.e2e.stands import ADMIN, SERVER_NAME, Reply, Stand, Way
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
 
@@ -104,3 +104,24 @@ def test_every_selector_selects_what_upstream_selects(stand: Stand, suffix: str)
         assert said(through) == said(direct), target
         served += not through.header("x-kubernetes-pf-flowschema-uid")
     assert served == len(SELECTORS) - 3
+
+
+def test_a_changed_schema_shows_in_objects_that_were_held(stand: Stand) -> None:
+    """A new default is in every object, under the revisions they had."""
+    target = f"{LAMPS}?resourceVersion=0"
+    assert held(stand.guarded, target) == held(stand.direct, target)
+    path = f"{DEFINITIONS}/lamps.{GROUP}"
+    definition = stand.direct.ask("GET", path).json
+    root = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    root["properties"]["spec"]["properties"]["glow"] = {"type": "string", "default": "warm"}
+    assert stand.direct.send("PUT", path, definition).code == 200
+    until("upstream fills it in", lambda: b"warm" in stand.direct.ask("GET", target).body)
+    expected = held(stand.direct, target)
+    until("so does the guard", lambda: held(stand.guarded, target) == expected)
+
+
+def held(way: Way, target: str) -> list[object]:
+    """The objects of a list; none while upstream builds its storage anew."""
+    reply = way.ask("GET", target)
+    items: list[object] = reply.json["items"] if reply.code == 200 else []
+    return items

@@ -123,7 +123,18 @@ async def test_a_definition_that_changes_is_noticed_with_the_watch_it_ends(
     await eventually(lambda: feed.rests == "redefined", "noticed")
     direct = await custom.direct(target)
     assert direct.code == 400
-    assert visible(await custom.through(target)) == visible(direct)
     still = f"{WIDGETS}?fieldSelector=spec.color%3Dred&resourceVersion=0"
-    assert visible(await custom.through(still)) == visible(await custom.direct(still))
-    assert feed.paths == (".spec.color",)
+    for asked in (target, still):
+        assert visible(await custom.through(asked)) == visible(await custom.direct(asked))
+    assert not custom.desk.feeds, "left alone until every API server knows"
+
+
+async def test_a_schema_that_changes_is_noticed_too(custom: Relayed) -> None:
+    """Its defaults show in objects whose revisions stay."""
+    await custom.through(f"{WIDGETS}?resourceVersion=0")
+    feed = next(iter(custom.desk.feeds.values()))
+    schema = {"openAPIV3Schema": {"type": "object", "description": "defaults and all"}}
+    patch = {"spec": {"versions": [version | {"schema": schema} for version in versions(FIELDS)]}}
+    await write(custom.server, "PATCH", f"{DEFINITIONS}/widgets.example.org", patch)
+    custom.server.control.end_watches()
+    await eventually(lambda: feed.rests == "redefined", "noticed")
