@@ -166,7 +166,8 @@ def load(name: str) -> Scenario:
     try:
         return parse(path.read_text())
     except OSError as error:
-        raise ScenarioError(f"{path}: {error.strerror}") from None
+        known = ", ".join(shipped())
+        raise ScenarioError(f"{path}: {error.strerror}; there are {known}") from None
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
 

@@ -1,8 +1,9 @@
 """A scenario's groups as locust's users.
 
 Every client is one locust user, all of them are there from the start, and each waits for its own
-time: who comes and goes when is the scenario's to say, whoever presses the button. Samples travel
-as locust's request events, with the sample itself as their context.
+time: who comes and goes when is the scenario's to say, whoever presses the button, and however
+often. Samples of requests are locust's request events too, so that its pages and reports have them;
+what clients merely noted is no request there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from typing import Any
 
 import gevent
 from locust import LoadTestShape, User, task
@@ -19,19 +19,28 @@ from locust.env import Environment
 from loadtests.clients.catalogue import MODELS
 from loadtests.clients.client import Client, Setting
 from loadtests.clients.credentials import Kubeconfig
-from loadtests.clients.recording import NOTED, Recorder, Sample
+from loadtests.clients.recording import BROKEN, LATE, NOTED, UNFINISHED, Recorder, Sample
 from loadtests.scenario import ClientGroup, Scenario, ScenarioError
 
-SAMPLE = "sample"
+SPAWN_RATE = 100.0
+"""Users a second in the web UI: of more locust warns, and a client counts its own time anyway."""
+
 _REFUSING = frozenset({404, 409, 410})  # answers that are part of a healthy client's life
 
 
 class Playing:
-    """What all users of a run share. ``origin`` is when it began, by CLOCK_MONOTONIC."""
+    """What all users of a run share. ``origin`` is when it began, by CLOCK_MONOTONIC; ``take`` gets
+    every sample."""
 
-    def __init__(self, scenario: Scenario, kubeconfig: Kubeconfig) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        kubeconfig: Kubeconfig,
+        take: Callable[[Sample], None] = lambda sample: None,
+    ) -> None:
         self.scenario = scenario
         self.kubeconfig = kubeconfig
+        self.take = take
         self.origin = time.monotonic()
 
 
@@ -55,6 +64,7 @@ def _user_class(playing: Playing, group: ClientGroup) -> type[User]:
         "model": model,
         "numbers": itertools.count(),
         "fixed_count": group.count,
+        "host": playing.kubeconfig.server,
         "abstract": False,
     }
     return type(name, (ScenarioUser,), members)
@@ -71,7 +81,7 @@ class ScenarioUser(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._number = next(self.numbers)
+        self._number = next(self.numbers) % self.group.count  # the same ones in every run
         self._client: Client | None = None
 
     @task
@@ -100,25 +110,35 @@ class ScenarioUser(User):
             self._client.close()
 
     def _sink(self) -> Callable[[Sample], None]:
-        fire = self.environment.events.request.fire
+        fire, take = self.environment.events.request.fire, self.playing.take
 
         def send(sample: Sample) -> None:
-            fire(
-                request_type=sample.group if sample.code != NOTED else "noted",
-                name=sample.operation,
-                response_time=sample.seconds * 1000.0,
-                response_length=sample.size,
-                exception=_exception(sample),
-                context={SAMPLE: sample},
-            )
+            take(sample)
+            if sample.code != NOTED:
+                fire(
+                    request_type=sample.group,
+                    name=sample.operation,
+                    response_time=sample.seconds * 1000.0,
+                    response_length=sample.size,
+                    exception=_exception(sample),
+                    context={},
+                )
 
         return send
 
 
 def _exception(sample: Sample) -> str | None:
     """What locust counts as a failure."""
-    fine = sample.code == NOTED or 200 <= sample.code < 300 or sample.code in _REFUSING
-    return None if fine else f"code {sample.code}"
+    if 200 <= sample.code < 300 or sample.code in _REFUSING:
+        return None
+    return _WORDS.get(sample.code, f"code {sample.code}")
+
+
+_WORDS = {
+    BROKEN: "no answer: refused, reset or cut",
+    LATE: "no answer within the client's deadline",
+    UNFINISHED: "still under way at the end",
+}
 
 
 _FOREVER = 1e6
@@ -133,17 +153,9 @@ def shape_of(playing: Playing, users: int) -> type[LoadTestShape]:
 
     class Whole(LoadTestShape):
         def tick(self) -> tuple[int, float] | None:
-            over = time.monotonic() - playing.origin > playing.scenario.seconds + 1.0
-            return None if over else (users, float(users))
+            # By locust's clock: a second run's first tick comes before ``origin`` is set anew.
+            since = self.get_run_time()  # type: ignore[no-untyped-call]  # locust's
+            over = since > playing.scenario.seconds + 1.0
+            return None if over else (users, min(SPAWN_RATE, float(users)))
 
     return Whole
-
-
-def take_sample(handle: Callable[[Sample], None]) -> Callable[..., None]:
-    """A listener for locust's request events that hands on what is ours."""
-
-    def listen(context: dict[str, Any] | None = None, **_: Any) -> None:
-        if context and SAMPLE in context:
-            handle(context[SAMPLE])
-
-    return listen

@@ -38,7 +38,8 @@ class Kubeconfig:
         context = _named(document["contexts"], document["current-context"])["context"]
         self._default: str = context["user"]
         cluster = _named(document["clusters"], context["cluster"])["cluster"]
-        self._server = urlsplit(cluster["server"])
+        self.server: str = cluster["server"]
+        self._server = urlsplit(self.server)
         self._authority = self._read(cluster, "certificate-authority")
         self._with_tokens: ssl.SSLContext | None = None
 

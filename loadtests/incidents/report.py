@@ -114,7 +114,8 @@ def _section(result: Result) -> str:
         for name, key, unit in _ROWS
     )
     claims = "".join(
-        f"<li class={'holds' if claim.holds else 'missed'}>{escape(claim.text)}: "
+        f"<li class={'holds' if claim.holds else 'missed'}>"
+        f"{'holds' if claim.holds else 'MISSED'}: {escape(claim.text)}: "
         f"<b>{escape(claim.found)}</b>"
         for claim in result.claims
     )
@@ -148,7 +149,7 @@ def charts_of(pair: Pair) -> list[Chart]:
               logarithmic=True),
         chart("slowest write of each second", "s", [_slowest(n, r, WRITES) for n, r in both],
               logarithmic=True),
-        chart("API server CPU", "", [_load(n, r) for n, r in both]),
+        chart("API server CPU, cores", "", [_load(n, r) for n, r in both]),
         chart("offender's requests answered", "/s", [_storm(n, r) for n, r in both]),
     ]  # fmt: skip
     return [chart for chart in charts if any(line.points for line in chart.lines)]

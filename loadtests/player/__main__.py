@@ -20,7 +20,7 @@ from locust.env import Environment
 from loadtests.clients.credentials import Kubeconfig
 from loadtests.clients.recording import Sample
 from loadtests.scenario import load
-from loadtests.users import Playing, take_sample, user_classes
+from loadtests.users import Playing, user_classes
 
 WRITE_EVERY = 0.2  # seconds
 
@@ -36,12 +36,10 @@ def main() -> None:
     given = parser.parse_args()
     scenario = load(given.scenario).scaled(given.scale, given.time, given.bystanders)
     groups = scenario.of(given.player)
-    playing = Playing(scenario, Kubeconfig(given.kubeconfig))
     pending: list[Sample] = []
+    playing = Playing(scenario, Kubeconfig(given.kubeconfig), pending.append)
     # Locust installs handlers and colours of its own unless told that logging is somebody else's.
     environment = Environment(user_classes=user_classes(playing, groups))
-    listen = take_sample(pending.append)
-    environment.events.request.add_listener(listen)  # type: ignore[no-untyped-call]  # locust's
     runner = environment.create_local_runner()
     print("ready", flush=True)  # noqa: T201 - what the other side waits for
     orders = FileObject(sys.stdin.fileno(), "rb", close=False)
