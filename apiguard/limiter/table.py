@@ -257,15 +257,19 @@ class Limit:
         return [] if self.whole is None else [self.whole]
 
     def respec(self, spec: LimitSpec, now: float) -> None:
-        """Go on under ``spec``: levels are kept, clipped, never raised."""
+        """Go on under ``spec``: levels are kept, clipped, never raised. Only a limit that admitted
+        nothing at all has them as if ``spec`` had held all the while: nobody used a token of it."""
         self.retired_at = None
         if spec.bucket == self.spec.bucket:
             return
+        closed = now - self.changed_at if self.spec.bucket.rate <= 0.0 else 0.0
         self.spec = spec
         self.fill_seconds = spec.bucket.fill_seconds
         self.changed_at = now
         for bucket in self.buckets():
             self._reshare(bucket, now)
+            if closed > 0.0:
+                bucket.level = min(bucket.burst, bucket.rate * closed)
 
     def reshare(self, id_: str, values: tuple[str, ...], now: float) -> None:
         """Let one bucket follow its share, if it lives."""

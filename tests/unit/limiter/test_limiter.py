@@ -179,6 +179,19 @@ def test_a_reload_keeps_levels_under_the_new_rate() -> None:
     assert admitted(limiter, flow(after), 20, now=0.1) == 10
 
 
+@pytest.mark.parametrize(("seconds", "found"), [(0.5, 0), (3, 3), (1_000, 10)])
+def test_a_rate_that_returns_from_zero_has_refilled_since_it_left(
+    seconds: float, found: int
+) -> None:
+    """What nobody was admitted for is there again; opened and closed at once it grants nothing."""
+    limiter, asked, closed = Limiter(), flow(limit(1, 10)), flow(limit(0, 0))
+    assert admitted(limiter, asked, 20) == 10
+    limiter.respec(closed.limits, 0.0)
+    assert admitted(limiter, closed, 5, now=seconds / 2) == 0
+    limiter.respec(asked.limits, seconds)
+    assert admitted(limiter, asked, 20, now=seconds) == found
+
+
 def test_removing_a_rule_and_adding_it_again_refills_nothing() -> None:
     limiter, spec = Limiter(), limit(0.1, 10, Per.USER)
     assert admitted(limiter, flow(spec), 20) == 10
