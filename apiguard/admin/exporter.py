@@ -147,6 +147,8 @@ class Exporter:
         yield gauge(names.BUCKETS, sum(slot.mirror.remembered for slot in slots))
         yield gauge(names.WORKERS, len(slots))
         yield gauge(names.WORKERS_READY, sum(slot.state is State.SERVING for slot in slots))
+        yield gauge(names.MEMORY_LIMIT, max(slot.mirror.memory_limit for slot in slots))
+        yield gauge(names.MEMORY_LEVEL, max(slot.mirror.memory_level for slot in slots))
         restarts = counter(names.WORKER_RESTARTS)
         for cause, number in self._supervisor.restarts.items():
             restarts.add_metric([cause], number)

@@ -16,6 +16,7 @@ from apiguard.admin.openapi_shapes import (
     Shape,
     one_of,
 )
+from apiguard.gateway.pressure import Level
 from apiguard.kube.identity import Standing
 from apiguard.limiter.flow import Mode
 from apiguard.policy.config import Enforcement
@@ -43,6 +44,8 @@ class Worker(Shape):
     report_age_seconds: Seconds | None
     loop_lag_seconds: float
     resident_bytes: Count
+    memory_limit_bytes: Count | None
+    memory_level: Annotated[str, one_of(level.name.lower() for level in Level)]
     cpu_seconds: Seconds
     connections: Count
     requests_in_flight: Count

@@ -13,6 +13,7 @@ from typing import Final
 
 import apiguard
 from apiguard.admin.files import AdminFiles
+from apiguard.gateway.pressure import Level
 from apiguard.limiter.flow import Flow, LimitSpec
 from apiguard.limiter.table import BucketView
 from apiguard.runtime.fleet import Slot, State
@@ -24,6 +25,8 @@ from apiguard.runtime.supervisor import Supervisor
 from apiguard.telemetry.counters import OVERRIDE_PREFIX, OverrideHits, Totals
 from apiguard.telemetry.firstseen import FirstSeen
 from apiguard.telemetry.toptalkers import USER, USER_AGENT, Sums, Talker, Top
+
+MEMORY_LEVELS: Final = tuple(level.name.lower() for level in Level)
 
 FRESH_SECONDS: Final = 3.0
 """A worker that reported within this time serves: reports come every 200 ms, a saturated loop
@@ -193,6 +196,8 @@ def _worker(slot: Slot, now: float) -> dict[str, Value]:
         "reportAgeSeconds": None if age is None else round(age, 3),
         "loopLagSeconds": round(mirror.loop_lag, 4),
         "residentBytes": mirror.resident,
+        "memoryLimitBytes": mirror.memory_limit or None,
+        "memoryLevel": MEMORY_LEVELS[mirror.memory_level],
         "cpuSeconds": round(mirror.cpu, 2),
         "connections": mirror.traffic.connections,
         "requestsInFlight": mirror.traffic.exchanges,

@@ -24,6 +24,7 @@ from apiguard.gateway import replies
 from apiguard.gateway.decision import Decision, Forward, Peer, Refuse
 from apiguard.gateway.eligible import explain_relay
 from apiguard.gateway.observers import Observers
+from apiguard.gateway.pressure import may_be_refused
 from apiguard.gateway.relaydesk import RelayDesk
 from apiguard.identity.authenticator import Authentication, Authenticator
 from apiguard.identity.proof import Proof
@@ -54,6 +55,9 @@ INFO_MEMO = 16_384
 LONGEST_REMEMBERED = 1024
 """Bytes of a target whose meaning is remembered: giants would take gigabytes, and the codec makes
 a new RequestLine each time for those."""
+
+SHORT_OF_MEMORY_SECONDS = 5.0
+"""About how long lists and watches are to stay away when memory is short."""
 
 LONGEST_USER_AGENT = 512
 """Characters of a user-agent that count; what comes after distinguishes nobody."""
@@ -168,6 +172,8 @@ class Gateway:
         self._wall = wall
         self._front_proxy = front_proxy
         self._infos: Memo[RequestLine, RequestInfo] = Memo(INFO_MEMO)
+        self.refuse_reads = False
+        """For want of memory, whatever is enforced; see ``pressure``. One look costs 20 ns."""
 
     # -- changes at runtime ------------------------------------------------------------------
 
@@ -181,6 +187,13 @@ class Gateway:
         self.enforcement = self._judge.enforcement = enforcement
         self._limits = enforcement is not Enforcement.OFF
         self._enforces = enforcement is Enforcement.ENFORCE
+
+    def give_back(self) -> None:
+        """Drops what is remembered only to be quicker."""
+        self._infos.clear()
+        self._judge.forget()
+        if self.relay is not None:
+            self.relay.bodies.give_back()
 
     def set_relay(self, relay: RelayDesk) -> None:
         """From here on lists and watches may be answered by ``relay``."""
@@ -222,6 +235,8 @@ class Gateway:
         flow = self.policy.match(info, caller)
         over = False
         verdict: Permit | Shed
+        if self.refuse_reads and may_be_refused(info, flow):
+            return self._crowded(info, client)
         if self._limits and not flow.exempt:
             mode = flow.mode
             if mode is _ENFORCE and self._enforces:
@@ -250,6 +265,15 @@ class Gateway:
         rate = shed.limit.bucket.rate
         reply = replies.over_limit(flow, rate, retry_after, client.representation)
         return Refuse(reply, "refused", info, client.caller, flow, shed.limit.id)
+
+    def _crowded(self, info: RequestInfo, client: Client) -> Refuse:
+        self.counters.hit(bounds.MEMORY_READS)
+        reply = replies.too_busy(
+            "apiguard is short of memory, please try again later",
+            self._retry_after(SHORT_OF_MEMORY_SECONDS),
+            client.representation,
+        )
+        return Refuse(reply, "failed", info, client.caller)
 
     def _retry_after(self, wait: float) -> int:
         """Whole seconds around ``wait``, jittered so that those refused together part."""

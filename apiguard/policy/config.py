@@ -185,8 +185,22 @@ class ProcessBounds:
     stall_seconds: int = 10
     """Seconds without a sign of life before a worker is replaced."""
 
+    memory_bytes: int = 0
+    """Resident bytes a worker stays below: near them it gives back caches, then refuses lists and
+    watches, then cuts clients that hold answers without reading them. 0: worked out from the
+    memory limit of the control group the guard runs in, in equal parts; without one none."""
+
+    shutdown_delay_seconds: int = 0
+    """Seconds after SIGTERM in which everybody is still served while ``/readyz`` fails already:
+    as long as a load balancer takes to notice."""
+
     drain_seconds: int = 60
-    """Seconds for open requests after SIGTERM."""
+    """Seconds for open requests after that, when no new connections are accepted any more. The
+    guard ends as soon as the last of them has."""
+
+    drain_watch_seconds: int = 10
+    """Seconds of the drain over which open watches are ended one after the other: their clients
+    return at once, to another guard or as soon as this one is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +381,7 @@ _NO_HOST = "must name a host; 0.0.0.0 or [::] stand for all addresses"
 # -- bounds
 
 # The default is the value for nearly everybody; these only tell a setting from a slip.
-_MOST = {"seconds": 86_400, "bytes": 1 << 30, "second": 1 << 30}
+_MOST = {"seconds": 86_400, "bytes": 1 << 30, "second": 1 << 30, "memory_bytes": 1 << 40}
 _MOST_ELSE = 10_000_000
 
 
@@ -394,7 +408,8 @@ def _group(section: Section, defaults: _G) -> _G:
     read = {}
     for bound in dataclasses.fields(defaults):
         default: int = getattr(defaults, bound.name)
-        most = _MOST.get(bound.name.rpartition("_")[2], _MOST_ELSE)
+        unit = bound.name.rpartition("_")[2]
+        most = _MOST.get(bound.name) or _MOST.get(unit, _MOST_ELSE)
         read[bound.name] = section.integer(
             camel_case(bound.name), least=min(default, 1), most=most, default=default
         )

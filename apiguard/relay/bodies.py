@@ -384,6 +384,13 @@ class BodyCache:
             content.drop()
         self.settle()
 
+    def give_back(self) -> None:
+        """Drops every content; who reads one builds what is still missing."""
+        for _, content in self._held.values():
+            content.drop()
+        self._held.clear()
+        self.bytes = 0
+
     def by_owner(self) -> dict[object, int]:
         """Bytes by whatever the keys, tuples, begin with."""
         found: dict[object, int] = {}

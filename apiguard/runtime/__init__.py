@@ -17,6 +17,7 @@ Traffic, in a worker:
 ``relayclient`` collections, read from API servers piece by piece; ``relaydiscovery``: what
               they are, and what custom ones may be selected by
 ``tls``         contexts for both sides
+``shedding``    what a worker gives up near its memory limit; ``cgroup`` finds that
 ``defects``     exceptions nobody expected: one request or connection pays, the log says why
 
 Control, in the supervisor:

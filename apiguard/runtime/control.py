@@ -27,7 +27,7 @@ from apiguard.telemetry.activity import FOLDED_ROWS, ROWS, ActivityRow
 from apiguard.telemetry.counters import Delta
 from apiguard.telemetry.sample import ADMITTED_PER_INTERVAL, REFUSED_PER_INTERVAL, Sample
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 
 MAX_COMMAND: Final = 64 << 20
 """Bytes of one frame to a worker: a full bucket table with long keys fits ``Start``."""
@@ -190,9 +190,11 @@ class FindStandouts(msgspec.Struct, frozen=True, tag="find-standouts"):
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
-    """Stop accepting, finish within ``seconds``, then exit with code 0."""
+    """Stop accepting, finish within ``seconds``, then exit with code 0; watches are ended over
+    ``watch_seconds``."""
 
     seconds: float
+    watch_seconds: float
 
 
 # Worker to supervisor.
@@ -240,6 +242,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     ``loop_lag`` is by how many seconds the report came late, ``resident`` is bytes, ``cpu`` the
     process' CPU seconds so far, ``remembered`` the number of buckets in the worker's table.
     ``activity`` is who asked for what since the last report, ``samples`` some of the requests.
+    ``memory_limit`` is bytes, 0 for none; ``memory_level`` as in ``gateway.pressure.Level``.
     """
 
     delta: Delta
@@ -252,6 +255,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     activity: Annotated[tuple[ActivityRow, ...], msgspec.Meta(max_length=MAX_ROWS)] = ()
     samples: Annotated[tuple[Sample, ...], msgspec.Meta(max_length=MAX_SAMPLES)] = ()
     relay: RelayReport | None = None
+    memory_limit: Count = 0
+    memory_level: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
 
 
 class Line(msgspec.Struct, frozen=True, tag="line"):

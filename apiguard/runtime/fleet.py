@@ -229,12 +229,12 @@ class Fleet:
             return age is not None and age > self._stall_seconds
         return False  # a draining worker has its own deadline
 
-    def drain(self, seconds: float) -> None:
+    def drain(self, seconds: float, watch_seconds: float) -> None:
         """Serving workers finish within ``seconds``; those that never served end now."""
         for slot in self.slots:
             if slot.worker is not None and slot.state is State.SERVING:
                 slot.state = State.DRAINING
-                slot.worker.send(Drain(seconds))
+                slot.worker.send(Drain(seconds, watch_seconds))
             elif slot.worker is not None:
                 slot.worker.kill()
             slot.listening.close()

@@ -29,6 +29,8 @@ class Mirror:
         "buckets",
         "cpu",
         "loop_lag",
+        "memory_level",
+        "memory_limit",
         "relay",
         "remembered",
         "reported_at",
@@ -54,6 +56,8 @@ class Mirror:
         self.cpu = 0.0
         self.remembered = 0
         self.relay: RelayReport | None = None
+        self.memory_limit = 0
+        self.memory_level = 0
 
     def receive(self, report: Report, now: float) -> None:
         self.reported_at = now
@@ -63,6 +67,8 @@ class Mirror:
         self.cpu = report.cpu
         self.remembered = report.remembered
         self.relay = report.relay
+        self.memory_limit = report.memory_limit
+        self.memory_level = report.memory_level
         for view in report.buckets:
             address = (view.id, view.values)
             if self._shared:

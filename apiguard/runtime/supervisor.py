@@ -12,6 +12,7 @@ itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Sequence
@@ -71,8 +72,9 @@ class Supervisor:
         self._command = tuple(command)
         self._config_text = config_text
         self._config_name = config_name
-        self._stopping = asyncio.Event()
-        self._hurried = False
+        self._asked = asyncio.Event()  # to end, by a signal or a failure
+        self._stopping = asyncio.Event()  # workers end and have no successors any more
+        self._hurried = asyncio.Event()
         self._failure = ""
         self._tasks = Tasks(self._fail)
         self._rebalancing = Rebalancing(
@@ -172,9 +174,10 @@ class Supervisor:
         if len(self.slots) > 1:
             others.append(spawn(self._rebalancing.run(self.fleet)))
         try:
-            await self._stopping.wait()
+            await self._asked.wait()
             if self._failure:
                 raise StartupError(self._failure)
+            await self._serve_on()
             return await self._drain(keepers)
         finally:
             self._stopping.set()
@@ -190,10 +193,11 @@ class Supervisor:
 
     def stop(self) -> None:
         """First call drains, second ends at once: what SIGTERM and SIGINT do."""
-        if self._stopping.is_set():
-            self._hurried = True
+        if self._asked.is_set():
+            self._hurried.set()
+            self._stopping.set()
             self.fleet.kill()
-        self._stopping.set()
+        self._asked.set()
 
     def _install_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.add_signal_handler(signal.SIGTERM, self.stop)
@@ -202,17 +206,30 @@ class Supervisor:
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
-        self._stopping.set()
+        self._asked.set()
+
+    async def _serve_on(self) -> None:
+        """Not ready first, while everybody is still served and workers are still replaced: who
+        looks at readiness stops sending before the port closes, as before kube-apiserver with its
+        ``--shutdown-delay-duration``."""
+        self.draining = True
+        seconds = self.config.bounds.process.shutdown_delay_seconds
+        if seconds:
+            self.log.info("shutting down, still serving", seconds=seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._hurried.wait()
 
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> int:
-        """Not ready first, then no new connections, then the end of what is open."""
-        seconds = self.config.bounds.process.drain_seconds
-        self.draining = True
-        self.log.info("draining", seconds=seconds)
-        self.fleet.drain(seconds)
-        _, late = await asyncio.wait(keepers, timeout=seconds + KILL_SECONDS)
-        self.log.info("stopped", cut=bool(late) or self._hurried)
-        return 1 if self._hurried else 0
+        """No new connections, then the end of what is open."""
+        process = self.config.bounds.process
+        self._stopping.set()
+        self.log.info("draining", seconds=process.drain_seconds)
+        self.fleet.drain(process.drain_seconds, process.drain_watch_seconds)
+        _, late = await asyncio.wait(keepers, timeout=process.drain_seconds + KILL_SECONDS)
+        hurried = self._hurried.is_set()
+        self.log.info("stopped", cut=bool(late) or hurried)
+        return 1 if hurried else 0
 
     async def reload(self) -> None:
         """SIGHUP: the policy file if it changed, and files that are followed anyway, at once."""

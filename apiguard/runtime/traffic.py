@@ -42,7 +42,7 @@ TICK_SECONDS = 0.5
 """How often deadlines are looked at; the shortest is 10 s."""
 
 DRAIN_SPREAD = 0.8
-"""Part of the drain over which watches are ended, so that their clients do not return at once."""
+"""Part of the drain by which all watches are ended, however long they may take."""
 
 RESERVED_DESCRIPTORS = 256
 """Kept for admin, files and upstream."""
@@ -115,6 +115,7 @@ class TrafficServer:
         self._downstreams: set[Downstream] = set()
         self._sources: Counter[str] = Counter()
         self._places = 0  # connections there are or that are being set up
+        self.refuse_connections = False  # for want of memory
         self._limit = _connection_limit(config.bounds.connection.connections)
         self.upstream = UpstreamDriver(
             self, [Endpoint(address_of(url)) for url in config.upstream.servers], upstream_tls
@@ -159,12 +160,19 @@ class TrafficServer:
         if self._places + self.upstream.pool.size >= self._limit:
             self.counters.hit(bounds.CONNECTIONS)
             return False
+        if self.refuse_connections:
+            self.counters.hit(bounds.MEMORY_CONNECTIONS)
+            return False
         if self._sources[peer.source_key] >= self.config.bounds.connection.connections_per_source:
             self.counters.hit(bounds.CONNECTIONS_PER_SOURCE)
             return False
         self._places += 1
         self._sources[peer.source_key] += 1
         return True
+
+    def stalled(self) -> list[Downstream]:
+        """Connections whose clients do not take what there is for them."""
+        return [downstream for downstream in self._downstreams if downstream.stalled]
 
     def leave(self, peer: Peer) -> None:
         """Gives a place taken by ``admit`` back."""
@@ -239,8 +247,9 @@ class TrafficServer:
 
     # -- ending ------------------------------------------------------------------------------
 
-    async def drain(self, seconds: float) -> None:
-        """Stop accepting, finish requests, end watches spread over time; cut what is left.
+    async def drain(self, seconds: float, watch_seconds: float) -> None:
+        """Stop accepting, finish requests, end watches spread over ``watch_seconds``; cut what is
+        left.
 
         Returns when the last connection is gone, after ``seconds`` at the latest.
         """
@@ -251,7 +260,9 @@ class TrafficServer:
             downstream.drain()
         self.flush()
         watches = [exchange for exchange in self._exchanges() if exchange.is_watch]
-        spread = self.loop.create_task(self._end(watches, seconds * DRAIN_SPREAD))
+        spread = self.loop.create_task(
+            self._end(watches, min(watch_seconds, seconds * DRAIN_SPREAD))
+        )
         try:
             if self._places:
                 async with asyncio.timeout(seconds):

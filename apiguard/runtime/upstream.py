@@ -299,10 +299,14 @@ class UpstreamDriver:
         for exchange in self.pool.expired(now):
             self._refuse_full(exchange)
         limit = self.traffic.config.bounds.upstream.idle_upstream_seconds
-        for connection in self.pool.idle_since(now - limit):
+        self.close_idle(now - limit)
+        self.reconsider(now)
+
+    def close_idle(self, before: float) -> None:
+        """Closes connections that have been idle since ``before``."""
+        for connection in self.pool.idle_since(before):
             self.traffic.counters.hit(bounds.UPSTREAM_IDLE)
             connection.close()
-        self.reconsider(now)
 
     def close(self) -> None:
         for task in self._opening:

@@ -33,6 +33,7 @@ from apiguard.policy.compile import compile_policy
 from apiguard.policy.config import Enforcement, GuardConfig
 from apiguard.policy.operatorconfig import ObservabilityConfig
 from apiguard.policy.overrides import matches
+from apiguard.runtime.cgroup import memory_limit, worker_limit
 from apiguard.runtime.channel import Channel, attach
 from apiguard.runtime.control import (
     BUCKETS_PER_REPORT,
@@ -88,6 +89,7 @@ from apiguard.runtime.relayviews import relay_report, standouts
 from apiguard.runtime.reload import compile_off_loop
 from apiguard.runtime.rotation import own_token
 from apiguard.runtime.settings import parse_settings
+from apiguard.runtime.shedding import Shedding
 from apiguard.runtime.tls import own_context, serving_context, upstream_contexts
 from apiguard.runtime.traffic import TrafficServer, TrafficView
 from apiguard.telemetry.activity import Activity, ActivityRow
@@ -241,6 +243,7 @@ class Serving:
         self._traffic = traffic
         self._loop = asyncio.get_running_loop()
         self._due = time.monotonic()
+        self._shedding = self._shed(workers)
         reviews = gateway.authenticator.reviews
         self._client: ApiClient | None = None
         self._reviewer: Reviewer | None = None
@@ -269,6 +272,21 @@ class Serving:
         gateway.set_relay(relaying.desk)
         return relaying
 
+    def _shed(self, workers: int) -> Shedding | None:
+        """What keeps this worker below its memory limit; None without one."""
+        limit = self._config.bounds.process.memory_bytes
+        group = None if limit else memory_limit()
+        if group is not None:
+            limit = worker_limit(group, workers)
+        if limit:
+            self._log.info("memory limit", limitBytes=limit, groupBytes=group)
+            return Shedding(limit, self._gateway, self._traffic, self._log)
+        if group is not None:
+            self._log.warning("too little memory to shed by: the kernel ends workers", bytes=group)
+        else:
+            self._log.info("no memory limit found: nothing is shed for memory")
+        return None
+
     def fit(self) -> list[str]:
         """Servers for the guard's own calls, best first."""
         now = time.monotonic()
@@ -287,7 +305,7 @@ class Serving:
             while True:
                 command = await commands.get()
                 if isinstance(command, Drain):
-                    await self._drain(command.seconds)
+                    await self._drain(command)
                     return 0
                 await self._carry_out(command)
         finally:
@@ -301,8 +319,9 @@ class Serving:
             if self._client is not None:
                 await self._client.close()
 
-    async def _drain(self, seconds: float) -> None:
-        draining = self._loop.create_task(self._traffic.drain(seconds))
+    async def _drain(self, command: Drain) -> None:
+        drained = self._traffic.drain(command.seconds, command.watch_seconds)
+        draining = self._loop.create_task(drained)
         # Runs after the first step of the drain, which lets go of the socket: from then on the
         # kernel refuses connections instead of queueing them for nobody.
         self._loop.call_soon(self._listening.close)
@@ -432,18 +451,23 @@ class Serving:
         counters.bounds[BUCKETS] = limiter.overflowed
         activity, samples = _take(self._gateway.observers, counters)
         times = os.times()
+        resident, shedding = resident_bytes(), self._shedding
+        if shedding is not None:
+            shedding.look(resident, time.monotonic())
         self._channel.send(
             Report(
                 delta=counters.take_delta(),
                 buckets=tuple(limiter.changed(BUCKETS_PER_REPORT)),
                 traffic=_traffic(self._traffic.view()),
                 loop_lag=lag,
-                resident=resident_bytes(),
+                resident=resident,
                 cpu=times.user + times.system,
                 remembered=limiter.size,
                 activity=activity,
                 samples=samples,
                 relay=self._relayed(),
+                memory_limit=shedding.limit if shedding is not None else 0,
+                memory_level=shedding.level if shedding is not None else 0,
             )
         )
 

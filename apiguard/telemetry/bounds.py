@@ -32,6 +32,10 @@ SIGNATURE_CHECKS = "signature_checks"
 TOKEN_REVIEWS = "token_reviews"  # noqa: S105  the name of a bound, not of a secret
 ACTIVITY = "activity"
 DRAIN = "drain"
+MEMORY_COMFORT = "memory_comfort"
+MEMORY_READS = "memory_reads"
+MEMORY_CLIENTS = "memory_clients"
+MEMORY_CONNECTIONS = "memory_connections"
 
 BOUNDS = MappingProxyType(
     {
@@ -59,6 +63,10 @@ BOUNDS = MappingProxyType(
         TOKEN_REVIEWS: "tokens not reviewed for now: too many reviews wanted",
         ACTIVITY: "requests of more clients than one interval names: counted without client",
         DRAIN: "exchanges cut at the end of a drain",
+        MEMORY_COMFORT: "times a worker short of memory gave back caches and idle connections",
+        MEMORY_READS: "lists and watches of collections refused for memory: 429",
+        MEMORY_CLIENTS: "clients that held answers without reading them, cut for memory",
+        MEMORY_CONNECTIONS: "connections refused for memory: closed",
     }
 )
 """Every bound with what a hit of it means."""

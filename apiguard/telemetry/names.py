@@ -99,6 +99,14 @@ PROCESS_CPU = _counter(
 PROCESS_MEMORY = _gauge(
     "process_resident_memory_bytes", "Resident memory of a process of the guard.", "process"
 )
+MEMORY_LIMIT = _gauge(
+    "worker_memory_limit_bytes", "Resident memory each worker sheds to stay below; 0: none."
+)
+MEMORY_LEVEL = _gauge(
+    "worker_memory_level",
+    "What the worker nearest to its memory limit sheds: 0 nothing, 1 caches, 2 also lists and"
+    " watches, 3 also clients that do not read.",
+)
 PROCESS_DESCRIPTORS = _gauge(
     "process_open_fds", "Open file descriptors of a process of the guard.", "process"
 )

@@ -17,6 +17,8 @@ import yaml
 
 from apiguard.policy.compile import compile_policy, warnings
 from apiguard.policy.config import GuardConfig, parse_config
+from apiguard.runtime.cgroup import worker_limit
+from apiguard.runtime.supervisor import KILL_SECONDS
 from tests.e2e.real import RealApiServer, missing
 from tests.e2e.stands import ADMIN, COMMAND_SECONDS
 
@@ -127,6 +129,13 @@ def test_bounds_keep_workers_below_the_memory_limit(name: str, folder: str) -> N
     assert worst < size(guard_container(name)["resources"]["limits"]["memory"])
 
 
+@pytest.mark.parametrize(("name", "folder"), [("static pod", "static-pod"), ("sidecar", "sidecar")])
+def test_workers_find_enough_in_the_memory_limit_to_shed_by(name: str, folder: str) -> None:
+    """Twice what one has at its start at least, or it would refuse in healthy times."""
+    limit = size(guard_container(name)["resources"]["limits"]["memory"])
+    assert worker_limit(limit, config_of(folder).workers) >= PROCESS
+
+
 def size(quantity: str) -> int:
     units = {"Mi": MIB, "Gi": 1 << 30}
     return int(quantity[:-2]) * units[quantity[-2:]]
@@ -147,8 +156,9 @@ def test_probes_ask_the_admin_port(name: str, folder: str) -> None:
 
 def test_the_kubelet_waits_longer_than_draining_takes() -> None:
     (pod,) = documents(read("static-pod/apiguard.yaml"))
-    drain = config_of("static-pod").bounds.process.drain_seconds
-    assert pod["spec"]["terminationGracePeriodSeconds"] > drain
+    bounds = config_of("static-pod").bounds.process
+    takes = bounds.shutdown_delay_seconds + bounds.drain_seconds + KILL_SECONDS
+    assert pod["spec"]["terminationGracePeriodSeconds"] > takes
 
 
 def test_policies_of_deployments_are_sound() -> None:

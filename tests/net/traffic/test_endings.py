@@ -227,7 +227,7 @@ async def test_drain_finishes_requests_and_ends_watches_cleanly_spread_over_time
 
     loop = asyncio.get_running_loop()
     began = loop.time()
-    draining = loop.create_task(started.traffic.drain(2.0))
+    draining = loop.create_task(started.traffic.drain(2.0, 1.0))
     assert await idle.ended(within=1) == b""
 
     async def end(watcher: Client) -> float:
@@ -257,7 +257,7 @@ async def test_a_drain_that_cannot_wait_breaks_what_it_cuts(
     client.send(request("/api/v1/pods"))
     await client.head()
     assert await client.chunk() == b"first half,"
-    await started.traffic.drain(0.5)
+    await started.traffic.drain(0.5, 0.4)
     with pytest.raises(BrokenResponseError):
         await client.chunk()
     assert started.hits(bounds.DRAIN) == 1
@@ -279,7 +279,7 @@ async def test_the_last_answers_of_a_drain_say_that_they_are(
     client = await Client.open(started.port)
     client.send(request("/api/v1/pods"))
     await eventually(lambda: server.requests)
-    draining = asyncio.get_running_loop().create_task(started.traffic.drain(5.0))
+    draining = asyncio.get_running_loop().create_task(started.traffic.drain(5.0, 4.0))
     await asyncio.sleep(0)
     finish.set()
     assert (await client.response()).get(b"connection") == b"close"

@@ -86,7 +86,7 @@ COMMANDS: list[Command] = [
     SetShares(4, (Share("rule/user", ("alice",), 0.25),)),
     Explain(5, Question("GET", "/api", groups=("a",))),
     FindStandouts(6, "apps", "deployments"),
-    Drain(1.5),
+    Drain(1.5, 0.5),
 ]
 EVENTS: list[Event] = [
     Ready("digest"),
