@@ -16,35 +16,68 @@ from apiguard.relay.eventlog import Event
 from apiguard.relay.item import Item
 
 
-def difference(
-    held: Iterable[Item], listed: Iterable[Item], last: int, revision: int
-) -> list[Event] | None:
-    """Events that lead from ``held`` at ``last`` to ``listed`` at ``revision``, ascending.
+class Comparison:
+    """Of what is ``held`` at revision ``last`` with a later list, whose items are added as they
+    come. Both stand in key order, each key once."""
 
-    None where that is not exact: an object is older than the one held or than ``last`` without
-    being held, or there are not enough numbers for the deletions. Both inputs are in key order.
-    """
-    before = {item.key: item for item in held}
-    changed: list[tuple[Item, Item | None]] = []
-    gone: list[tuple[int, Item]] = []  # latest revision its deletion may have, and what is deleted
-    for item in listed:
-        previous = before.pop(item.key, None)
-        if previous is not None and previous.revision == item.revision:
-            continue
-        if item.revision <= last or item.revision > revision:
-            return None
-        if previous is not None and previous.uid != item.uid:
-            gone.append((item.revision - 1, previous))
+    __slots__ = ("_changed", "_exact", "_gone", "_held", "_last", "_newest", "_next")
+
+    def __init__(self, held: Iterable[Item], last: int) -> None:
+        self._held = iter(held)
+        self._next = next(self._held, None)
+        self._last = last
+        self._newest = 0
+        self._exact = True
+        self._changed: list[tuple[Item, Item | None]] = []
+        # The latest revision a deletion may have, 0 for the list's, and what is deleted.
+        self._gone: list[tuple[int, Item]] = []
+
+    def add(self, items: Iterable[Item]) -> None:
+        """The next items of the list."""
+        held, following = self._next, self._held
+        for item in items:
+            key = item.key
+            while held is not None and held.key < key:
+                self._gone.append((0, held))
+                held = next(following, None)
             previous = None
-        changed.append((item, previous))
-    gone.extend((revision, item) for item in before.values())
-    numbers = _numbers([due for due, _ in gone], {item.revision for item, _ in changed}, last)
-    if numbers is None:
-        return None
-    events = [Event(item.revision, item, previous) for item, previous in changed]
-    events += [Event(number, None, item) for number, (_, item) in zip(numbers, gone, strict=True)]
-    events.sort(key=lambda event: event.revision)
-    return events
+            if held is not None and held.key == key:
+                previous, held = held, next(following, None)
+                if previous.revision == item.revision:
+                    continue
+            self._note(item, previous)
+        self._next = held
+
+    def _note(self, item: Item, previous: Item | None) -> None:
+        if item.revision <= self._last:
+            self._exact = False
+        self._newest = max(self._newest, item.revision)
+        if previous is not None and previous.uid != item.uid:
+            self._gone.append((item.revision - 1, previous))
+            previous = None
+        self._changed.append((item, previous))
+
+    def events(self, revision: int) -> list[Event] | None:
+        """What leads from what was held to the whole list, which is at ``revision``, ascending.
+
+        None where that is not exact: an object is older than the one held or than ``last`` without
+        being held, or there are not enough numbers for the deletions.
+        """
+        if self._next is not None:
+            self._gone.append((0, self._next))
+            self._next = None
+        self._gone += [(0, item) for item in self._held]
+        if not self._exact or self._newest > revision:
+            return None
+        changed, gone = self._changed, self._gone
+        deadlines = [due or revision for due, _ in gone]
+        numbers = _numbers(deadlines, {item.revision for item, _ in changed}, self._last)
+        if numbers is None:
+            return None
+        events = [Event(item.revision, item, previous) for item, previous in changed]
+        events += [Event(at, None, item) for at, (_, item) in zip(numbers, gone, strict=True)]
+        events.sort(key=lambda event: event.revision)
+        return events
 
 
 def _numbers(deadlines: list[int], used: set[int], last: int) -> list[int] | None:

@@ -29,7 +29,7 @@ from apiguard.kube.framing import EventType, RawEvent, error_code
 from apiguard.kube.lists import ListEnvelope
 from apiguard.kube.objects import ObjectError
 from apiguard.relay.fanout import Fanout
-from apiguard.relay.item import Item
+from apiguard.relay.gathering import Gathering
 from apiguard.relay.store import BackwardsError, ContinuityError, WatchCache
 
 FIRST_BACKOFF = 0.25
@@ -167,24 +167,24 @@ class Reflector:
 
     # --- lists ----------------------------------------------------------------------------------
 
-    def listed(self, envelope: ListEnvelope, items: list[Item], now: float) -> Wish:
-        """A whole list, its items made with ``WatchCache.item``."""
+    def listed(self, envelope: ListEnvelope, gathered: Gathering, now: float) -> Wish:
+        """A whole list, its items gathered as ``WatchCache.gather`` and ``item`` make them."""
         cache, fanout = self._cache, self._fanout
         try:
             if not cache.ready:
-                cache.fill(envelope, items, now)
+                cache.fill(envelope, gathered, now)
             elif envelope.resource_version < cache.revision:
                 if not self._anew:
                     return self._behind_us(now)
-                self._refill(envelope, items, now, spread=0.0)
+                self._refill(envelope, gathered, now, spread=0.0)
             elif self.phase is Phase.DOUBTED:
-                self._refill(envelope, items, now, SPREAD)
+                self._refill(envelope, gathered, now, SPREAD)
             elif cache.converge(
-                envelope, items, now, lambda event: fanout.deliver(event, now), fanout.bridge
+                envelope, gathered, now, lambda event: fanout.deliver(event, now), fanout.bridge
             ):
                 fanout.bookmark(now)
             else:
-                self._refill(envelope, items, now, SPREAD)
+                self._refill(envelope, gathered, now, SPREAD)
         except ObjectError:
             return self.failed(Failure(), now)
         self._relist = self._anew = False
@@ -192,10 +192,12 @@ class Reflector:
         self.phase = Phase.READY
         return self._within_ceiling(now) or self._next(now)
 
-    def _refill(self, envelope: ListEnvelope, items: list[Item], now: float, spread: float) -> None:
+    def _refill(
+        self, envelope: ListEnvelope, gathered: Gathering, now: float, spread: float
+    ) -> None:
         self.breaks += 1
         self._fanout.reset(now, spread)
-        self._cache.fill(envelope, items, now)
+        self._cache.fill(envelope, gathered, now)
 
     def _behind_us(self, now: float) -> Wish:
         """Upstream serves less than we know: another replica behind, or a restored storage."""

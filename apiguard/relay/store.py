@@ -26,8 +26,9 @@ from apiguard.kube.lists import ListedItem, ListEnvelope
 from apiguard.kube.objects import FieldTable, ObjectError, Peek, peeker
 from apiguard.kube.status import Representation
 from apiguard.memo import Memo
-from apiguard.relay.diff import difference
+from apiguard.relay.diff import Comparison
 from apiguard.relay.eventlog import Event, EventLog, Frame, LogBounds
+from apiguard.relay.gathering import Gathering
 from apiguard.relay.item import Item, item_of
 from apiguard.relay.selection import Fields
 from apiguard.relay.snapshot import Snapshot, SortedItems
@@ -98,6 +99,7 @@ class WatchCache:
         self._bookmark: tuple[tuple[int, bool], Frame] | None = None
         self._checkpoints: list[tuple[int, Snapshot]] = []  # position in the log, state before it
         self._past: dict[int, Snapshot] = {}
+        self._compared = (0, 0, 0)  # what the latest list to come is compared with
 
     # --- what upstream says ---------------------------------------------------------------------
 
@@ -113,16 +115,21 @@ class WatchCache:
             shared = labels
         return item_of(listed.peeked, listed.body, shared)
 
-    def fill(self, envelope: ListEnvelope, items: list[Item], now: float) -> None:
+    def gather(self) -> Gathering:
+        """Takes the items of a list, for ``fill`` or ``converge``."""
+        comparison = Comparison(self.snapshot().walk(), self.revision) if self.ready else None
+        self._compared = self._stamp
+        return Gathering(self.fields.node_slot, comparison)
+
+    def fill(self, envelope: ListEnvelope, gathered: Gathering, now: float) -> None:
         """Begins anew from a list; whatever was held, logged and told is void."""
-        _check_list(envelope, items)
-        self.form = self._form_of(envelope, items)
+        _check_list(envelope, gathered)
+        self.form = self._form_of(envelope, gathered.first)
         self.bookmarks = BookmarkTemplate(self.form)
         self._bookmark = None
         self._new_log(envelope.resource_version)
-        items.sort(key=_key)
-        self._items.fill(items)
-        self._by_node = self._nodes_of(items)
+        self._items = gathered.take()
+        self._by_node = gathered.nodes
         self._checkpoints.clear()
         self._past.clear()
         self.epoch += 1
@@ -133,7 +140,7 @@ class WatchCache:
     def converge(
         self,
         envelope: ListEnvelope,
-        items: list[Item],
+        gathered: Gathering,
         now: float,
         tell: Callable[[Event], None],
         bridge: Callable[[int, int], None],
@@ -143,12 +150,11 @@ class WatchCache:
         ``bridge`` hears first from where to where, then ``tell`` of each event while it is the
         last in the log.
         """
-        _check_list(envelope, items)
+        _check_list(envelope, gathered)
         if envelope.resource_version < self.revision:
             raise BackwardsError(f"a list at {envelope.resource_version} after {self.revision}")
-        items.sort(key=_key)
         last = self.revision
-        events = difference(self.snapshot().walk(), items, last, envelope.resource_version)
+        events = self._comparison(gathered).events(envelope.resource_version)
         if events is None:
             return False
         self.log.bridge(last, envelope.resource_version)
@@ -253,14 +259,28 @@ class WatchCache:
         self.log = EventLog(self.form, revision, self.spec.log)
         self.log.gaps = gaps
 
-    def _form_of(self, envelope: ListEnvelope, items: list[Item]) -> ItemForm:
+    @property
+    def _stamp(self) -> tuple[int, int, int]:
+        """Of what is held."""
+        return self.epoch, self._change, self.revision
+
+    def _comparison(self, gathered: Gathering) -> Comparison:
+        """With what is held now, which is what was held when the list began to arrive unless
+        somebody emptied the cache meanwhile."""
+        if gathered.comparison is not None and self._compared == self._stamp:
+            return gathered.comparison
+        comparison = Comparison(self.snapshot().walk(), self.revision)
+        comparison.add(gathered.take().freeze(0, 0).walk())
+        return comparison
+
+    def _form_of(self, envelope: ListEnvelope, item: Item | None) -> ItemForm:
         kind, representation = envelope.kind.removesuffix("List"), self.spec.representation
         if not (_PLAIN.fullmatch(kind) and _PLAIN.fullmatch(envelope.api_version)):
             raise ObjectError("a list of a kind that JSON would have to escape")
         bare = not (envelope.sorted_keys or self.spec.metadata_only)
         form = ItemForm(representation, kind, envelope.api_version, bare)
-        if items and representation is Representation.JSON:
-            named = items[0].body.startswith((b'{"kind":', b'{"apiVersion":'))
+        if item is not None and representation is Representation.JSON:
+            named = item.body.startswith((b'{"kind":', b'{"apiVersion":'))
             if named is bare:
                 raise ObjectError("a list whose items are of neither known form")
         return form
@@ -305,16 +325,6 @@ class WatchCache:
         self.refreshed_at = now
         self._snapshot = None
 
-    def _nodes_of(self, items: list[Item]) -> dict[str, tuple[Item, ...]]:
-        slot = self.fields.node_slot
-        if slot is None:
-            return {}
-        found: dict[str, list[Item]] = {}
-        for item in items:
-            if node := item.values[slot]:
-                found.setdefault(node, []).append(item)
-        return {node: tuple(held) for node, held in found.items()}
-
     def _reindex(self, item: Item | None, previous: Item | None, slot: int) -> None:
         if previous is not None and (node := previous.values[slot]):
             held = self._by_node[node]
@@ -353,16 +363,16 @@ class WatchCache:
 _NO_LABELS: dict[str, str] = {}
 
 
-def _check_list(envelope: ListEnvelope, items: list[Item]) -> None:
+def _check_list(envelope: ListEnvelope, gathered: Gathering) -> None:
     """Refuses what the rest relies on never to see."""
     if not envelope.kind.endswith("List") or not envelope.resource_version:
         raise ObjectError("a list without kind or resourceVersion")
     if envelope.token:
         raise ObjectError("one page of a list")
-    if len({item.key for item in items}) != len(items):
+    if gathered.twice:
         raise ObjectError("a list that names an object twice")
-    revisions = [item.revision for item in items]
-    if items and not 0 < min(revisions) <= max(revisions) <= envelope.resource_version:
+    newest = envelope.resource_version
+    if gathered.count and not 0 < gathered.oldest <= gathered.newest <= newest:
         raise ObjectError("an object without resourceVersion, or newer than its list")
 
 

@@ -13,6 +13,7 @@ from apiguard.kube.objects import peeker, selectable_fields
 from apiguard.kube.status import Representation
 from apiguard.relay.bodies import ListAnswer
 from apiguard.relay.eventlog import LogBounds
+from apiguard.relay.gathering import Gathering
 from apiguard.relay.item import Item, item_of
 from apiguard.relay.selection import Selection, parse_selection
 from apiguard.relay.snapshot import Snapshot
@@ -99,12 +100,19 @@ def bookmark(revision: int) -> RawEvent:
     )
 
 
-def read_list(data: bytes, cache: WatchCache) -> tuple[ListEnvelope, list[Item]]:
+def gathered(cache: WatchCache, items: Iterable[Item]) -> Gathering:
+    """As if they had arrived."""
+    found = cache.gather()
+    found.add(list(items))
+    return found
+
+
+def read_list(data: bytes, cache: WatchCache) -> tuple[ListEnvelope, Gathering]:
     """A body as the reflector's driver hands it over."""
     splitter = list_splitter(cache.spec.representation, cache.peek)
     found = splitter.receive_data(data)
     last, envelope = splitter.receive_eof()
-    return replace(envelope, token=""), [cache.item(item) for item in found + last]
+    return replace(envelope, token=""), gathered(cache, [cache.item(one) for one in found + last])
 
 
 def filled(data: bytes, of: CacheSpec | None = None, now: float = 0.0) -> WatchCache:

@@ -42,6 +42,7 @@ from .building import (
     bookmark,
     event,
     filled,
+    gathered,
     key,
     listed,
     pod,
@@ -240,7 +241,9 @@ def test_a_recorded_watch_list_comes_out_byte_for_byte(
     items = [form.item_of(raw.body) for raw in recorded[:first]]
     found = [cache.item(ListedItem(cache.peek(item), item)) for item in items]
     revision = BookmarkTemplate(form).learn(form.item_of(recorded[first].body))
-    cache.fill(ListEnvelope(kind + "List", version, revision, "", None, False), found, 0.0)
+    cache.fill(
+        ListEnvelope(kind + "List", version, revision, "", None, False), gathered(cache, found), 0.0
+    )
     cache.bookmarks.learn(form.item_of(recorded[-1].body))
     bench = Bench(cache)
     _, line = bench.open(watch(0, initial=True))
