@@ -20,6 +20,7 @@ from apiguard.runtime.results import (
     WouldAdd,
 )
 from apiguard.runtime.supervisor import Supervisor
+from apiguard.telemetry.counters import OverrideHits
 
 EXTENSION = '{"ttlSeconds": 1800}: it ends so many seconds from now'
 
@@ -83,5 +84,11 @@ class OverrideHandlers:
         return refuse(status_of(answer, OVERRIDE, id_))
 
     def _described(self, override: OverrideView) -> dict[str, object]:
-        hits = self._supervisor.totals.overrides.get(override.id)
-        return views.override(override, hits, time.monotonic())
+        return views.override(override, self._hits(override.id), time.monotonic())
+
+    def _hits(self, id_: str) -> OverrideHits | None:
+        found = self._supervisor.operations.override_hits(id_)
+        if found is None:
+            return None
+        ago = max(0.0, time.time() - found.last)
+        return OverrideHits(found.admitted, found.refused, time.monotonic() - ago)

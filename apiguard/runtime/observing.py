@@ -69,7 +69,11 @@ class Observing:
             if self._config.audit:
                 self._put_on_record(report.samples, now)
         for (rule, decision, _verb, _code), number in report.delta.requests.items():
-            if decision == "would_refuse" and rule and not rule.startswith(OVERRIDE_PREFIX):
+            if rule.startswith(OVERRIDE_PREFIX):
+                refused = number if decision == "refused" else 0
+                override = rule.removeprefix(OVERRIDE_PREFIX)
+                self._memory.hit(override, admitted=number - refused, refused=refused)
+            elif decision == "would_refuse" and rule:
                 self._memory.would_refuse(rule, number)
 
     def _take_in(self, rows: tuple[ActivityRow, ...]) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from apiguard.errors import ConfigError, StartupError
 from apiguard.policy.config import Enforcement, GuardConfig
 from apiguard.policy.policy import Policy
@@ -31,7 +33,7 @@ from apiguard.runtime.control import (
 from apiguard.runtime.fleet import ACKNOWLEDGE_SECONDS, NO_ANSWER, Acknowledgement, Fleet, Slot
 from apiguard.runtime.keeper import PolicyKeeper, Sound
 from apiguard.runtime.log import Log
-from apiguard.runtime.memory import Memory, ShadowCount
+from apiguard.runtime.memory import HitCount, Memory, ShadowCount
 from apiguard.runtime.observing import Observing
 from apiguard.runtime.overriding import Asked, Live, Overrides, document_of
 from apiguard.runtime.probe import Server
@@ -56,6 +58,7 @@ from apiguard.runtime.results import (
     WouldChange,
 )
 from apiguard.runtime.servers import Servers
+from apiguard.runtime.state import Active
 from apiguard.runtime.statestore import StoredOverride
 from apiguard.telemetry.firstseen import FirstSeen
 from apiguard.telemetry.toptalkers import Top
@@ -97,6 +100,7 @@ class Operations:
         self._memory = Memory(keeper.store, state.wall_clock)
         self._overrides = Overrides(state, config.overrides, log)
         self._overrides.start()
+        servers.restore(state.active.revision.drained)
         self.observing = Observing(
             config.observability, self._memory, state.record, state.wall_clock
         )
@@ -221,9 +225,12 @@ class Operations:
             if drained and self._servers.is_last(server):
                 self._state.record.note(action, "refused: every other server is drained")
                 return LastServer()
-            refused = await self._state.write(action)
-            if refused is not None:
-                return refused
+            now = self._state.active
+            kept = self._servers.drained_with(server, drained)
+            revision = msgspec.structs.replace(now.revision, drained=kept)
+            change = await self._state.change(Active(revision, now.policy, now.why), action)
+            if isinstance(change, NotStored):
+                return change
             return await self._servers.set_drained(server, drained, actor.name)
 
     # -- overrides
@@ -235,6 +242,10 @@ class Operations:
     def override(self, id_: str) -> OverrideView | None:
         live = self._overrides.get(id_)
         return None if live is None else self._view(live)
+
+    def override_hits(self, id_: str) -> HitCount | None:
+        """What an override did, also before a restart; None while it has met nobody."""
+        return self._memory.hits(id_)
 
     async def put_override(
         self, body: str, actor: Actor, *, dry_run: bool = False

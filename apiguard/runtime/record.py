@@ -1,9 +1,10 @@
 """The record of what operators did and tried: lines on disk, the last of them in memory.
 
 An action that changes the guard is written by whoever makes the change, in one step with it; see
-``statestore``. Attempts that changed nothing are written when the disk gets to it, at a rate so
-low that they cannot push real actions out of the files: a loop that tries what it may not, or a
-broken script of somebody who may, writes a tenth of a file in a week.
+``statestore``. One that the disk did not take is in memory alone, and says so. Attempts that
+changed nothing are written when the disk gets to it, at a rate so low that they cannot push real
+actions out of the files: a loop that tries what it may not, or a broken script of somebody who may,
+writes a tenth of a file in a week.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 
 from apiguard.limiter.bucket import TokenBucket
 from apiguard.limiter.flow import BucketSpec
-from apiguard.runtime.actor import Actor
+from apiguard.runtime.actor import GUARD, Actor
 from apiguard.runtime.linefile import LineFile
 from apiguard.runtime.statestore import StateStore
 from apiguard.telemetry.audit import AuditEvent, RequestEvent, Value, rfc3339, to_line
@@ -70,7 +71,7 @@ class Ring:
 
 class Record:
     """Reads both files back when it is made; ``written`` counts lines by kind since, ``lost``
-    those no disk took.
+    those no disk took, and those that only memory has.
 
     ``wall_clock`` tells Unix seconds, ``clock`` is monotonic.
     """
@@ -122,6 +123,17 @@ class Record:
             self.write_later("actions", line_of(self.event(action, result)))
         else:
             self.lost += 1
+
+    def not_stored(self, action: Action, why: str) -> None:
+        """A change that no disk took, and that therefore did not come about: who asks now sees
+        that it was tried. What the guard itself tries again is left out: it would be all there
+        is."""
+        if action.actor is GUARD:
+            return
+        self.lost += 1
+        if self._attempts.take(1.0, self._clock()):
+            result = f"not stored: {why}; only memory has this line"
+            self._rings["actions"].add(line_of(self.event(action, result)))
 
     def write_later(self, kind: str, lines: bytes) -> None:
         """Lines that may be lost: what the disk does not take is counted and forgotten."""

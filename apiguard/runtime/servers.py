@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from apiguard.runtime.control import SetUpstreams, Upstream
@@ -41,6 +42,23 @@ class Servers:
     def is_last(self, server: Server) -> bool:
         """Whether draining ``server`` would leave none."""
         return all(other.drained for other in self._prober.servers if other is not server)
+
+    def restore(self, drained: Collection[str]) -> None:
+        """Drains by server before the guard was restarted. None where they would be all there is:
+        the configuration may name other servers now."""
+        found = [server for server in self._prober.servers if server.url in drained]
+        if found and len(found) == len(self._prober.servers):
+            self._log.error("every server was drained, so none stays drained")
+            return
+        for server in found:
+            server.drained = True
+            self._log.warning("server stays drained", server=server.url)
+
+    def drained_with(self, server: Server, drained: bool) -> tuple[str, ...]:
+        """Which would be, if ``server`` were or were not."""
+        return tuple(
+            one.url for one in self._prober.servers if (drained if one is server else one.drained)
+        )
 
     async def set_drained(self, server: Server, drained: bool, actor: str) -> Drained | LastServer:
         """Keeps new requests from a server, or lets them come again."""

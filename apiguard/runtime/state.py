@@ -125,7 +125,7 @@ class GuardState:
             await self._store.disk.run(self._store.save, saved.revision, line)
         except OSError as error:
             self._log.error("stateDir does not take the change", reason=str(error))
-            return NotStored(error.strerror or str(error))
+            return self._not_stored(action, error)
         self._saved(saved, line)
         return Changed(saved)
 
@@ -136,9 +136,14 @@ class GuardState:
             await self._store.disk.run(self._store.actions.append, line, durable=True)
         except OSError as error:
             self._log.error("stateDir does not take the record", reason=str(error))
-            return NotStored(error.strerror or str(error))
+            return self._not_stored(action, error)
         self.record.remember("actions", line)
         return None
+
+    def _not_stored(self, action: Action, error: OSError) -> NotStored:
+        refused = NotStored(error.strerror or str(error))
+        self.record.not_stored(action, refused.reason)
+        return refused
 
     async def text(self, generation: int) -> tuple[str, str] | None:
         """Text and name of a policy of the history; None when it is not there."""

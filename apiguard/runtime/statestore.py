@@ -1,4 +1,4 @@
-"""What the guard remembers across restarts: accepted policies, overrides, enforcement.
+"""What the guard remembers across restarts: accepted policies, overrides, enforcement, drains.
 
 Every accepted change is a new ``Revision``, whole, in a file of its own under
 ``<stateDir>/revisions``. Nothing is ever overwritten, so a crash or a full disk at any moment
@@ -91,8 +91,8 @@ class Revision(msgspec.Struct, frozen=True, rename="camel"):
     ``number`` orders revisions; ``generation`` counts policies, so it grows with some revisions
     only. ``file_digest`` is that of the policy file when it was last accepted: a file that still
     has it has nothing new to say. ``enforcement`` is "" while the configuration's holds.
-    ``overrides`` are in the order they were added. ``action`` is the id under which the change is
-    on record, "" for one that is not.
+    ``overrides`` are in the order they were added, ``drained`` holds URLs of API servers.
+    ``action`` is the id under which the change is on record, "" for one that is not.
     """
 
     number: int
@@ -105,6 +105,7 @@ class Revision(msgspec.Struct, frozen=True, rename="camel"):
     enforcement: str = ""
     overrides: tuple[StoredOverride, ...] = ()
     action: str = ""
+    drained: tuple[str, ...] = ()
 
 
 _SEALED = re.compile(rb'\{"sha256":"([0-9a-f]{64})","revision":(\{.*\})\}', re.DOTALL)

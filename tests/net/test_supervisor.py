@@ -33,13 +33,16 @@ STUB = Path(__file__).with_name("stub_worker.py")
 
 @contextlib.asynccontextmanager
 async def supervised(
-    folder: Path, behaviour: str, workers: int = 1
+    folder: Path,
+    behaviour: str,
+    workers: int = 1,
+    servers: tuple[str, ...] = ("http://127.0.0.1:1",),
 ) -> AsyncIterator[tuple[Supervisor, asyncio.Task[int]]]:
     """A supervisor that runs stub workers, and its task."""
     (folder / "policy.yaml").write_text(POLICY)
     config = GuardConfig(
         listen=ListenConfig("127.0.0.1:0"),
-        upstream=UpstreamConfig(("http://127.0.0.1:1",)),
+        upstream=UpstreamConfig(servers),
         admin=AdminConfig("127.0.0.1:0", "token"),
         state_dir=str(folder / "state"),
         policy_file=str(folder / "policy.yaml"),

@@ -140,7 +140,10 @@ def upstreams(command: Command) -> None:
 
 
 def _drain(command: Command) -> None:
-    """Send SERVER, an index or HOST:PORT, no new request; what it carries ends by itself."""
+    """Send SERVER, an index or HOST:PORT, no new request; what it carries ends by itself.
+
+    It stays drained until it is undrained, also when the guard is restarted.
+    """
     _takes_server(command, "drain")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from apiguard.runtime.memory import Memory
 from apiguard.runtime.overriding import Live
-from apiguard.runtime.record import Action
+from apiguard.runtime.record import ATTEMPTS_AT_ONCE, Action
 from apiguard.runtime.state import Changed, NotStored
 from tests.unit.runtime.keeping import ALICE, POLICY, FullDisk, Kept
 
@@ -108,7 +108,52 @@ async def test_an_action_that_is_not_stored_is_not_on_record_either(tmp_path: Pa
         refused = await kept.state.write(Action(ALICE, "upstream.drain", "a"))
     assert isinstance(refused, NotStored)
     assert (tmp_path / "state" / "audit.jsonl").read_bytes() == before
+    assert tried(kept) == [("upstream.drain", "alice")]
     assert await kept.state.write(Action(ALICE, "upstream.drain", "a")) is None
+    kept.close()
+
+
+def tried(kept: Kept) -> list[tuple[object, object]]:
+    """Actions that no disk took, as readers of the record find them."""
+    lines = kept.state.record.last("actions", 0.0, 10_000)
+    return [
+        (line["action"], line["actor"])
+        for line in lines
+        if "not stored: No space left on device; only memory" in str(line["result"])
+    ]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
+async def test_what_no_disk_took_is_known_until_the_guard_ends(
+    change: Change, tmp_path: Path
+) -> None:
+    """Once, by who tried, and not as though it had been written."""
+    kept = await _prepared(tmp_path)
+    written, lost = dict(kept.state.record.written), kept.state.record.lost
+    with pytest.MonkeyPatch.context() as patch:
+        FullDisk(patch, 0)
+        await change(kept)
+    assert [actor for _, actor in tried(kept)] == ["alice"]
+    assert (kept.state.record.written, kept.state.record.lost) == (written, lost + 1)
+    kept.close()
+    again = Kept(tmp_path)
+    assert tried(again) == []
+    again.close()
+
+
+async def test_a_disk_that_stays_full_does_not_push_the_record_out(tmp_path: Path) -> None:
+    """Neither by who tries again and again, nor by the guard, which does too."""
+    now = 0.0
+    kept = Kept(tmp_path, clock=lambda: now)
+    assert isinstance(await kept.add(1), Live)
+    now = 1_000.0
+    kept.overrides.expire()
+    with pytest.MonkeyPatch.context() as patch:
+        FullDisk(patch, 0)
+        for _ in range(100):
+            await _enforce(kept)
+            await kept.overrides.record_expiry()
+    assert len(tried(kept)) == ATTEMPTS_AT_ONCE
     kept.close()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apiguard.runtime import memory as memory_module
-from apiguard.runtime.memory import Memory, ShadowCount
+from apiguard.runtime.memory import HitCount, Memory, ShadowCount
 from apiguard.runtime.statestore import StateStore
 from apiguard.telemetry.activity import ActivityRow
 
@@ -51,6 +51,27 @@ async def test_shadow_counts_go_on(store: StateStore) -> None:
     assert _memory(store).shadow() == [ShadowCount("telemetry", 5, WALL, WALL + 60)]
 
 
+async def test_hits_of_overrides_go_on(store: StateStore) -> None:
+    memory = _memory(store)
+    assert memory.hits("ban") is None
+    memory.hit("ban", refused=2)
+    memory.hit("other", admitted=1)
+    await memory.write()
+    again = _memory(store, WALL + 60)
+    again.hit("ban", refused=3, admitted=1)
+    await again.write()
+    assert _memory(store).hits("ban") == HitCount("ban", 1, 5, WALL + 60)
+    assert _memory(store).hits("other") == HitCount("other", 1, 0, WALL)
+
+
+def test_hits_are_bounded_by_forgetting_those_not_met_for_longest(store: StateStore) -> None:
+    memory = _memory(store)
+    for number in range(memory_module.MOST_OVERRIDES + 10):
+        memory.hit(f"{number}", refused=1)
+    assert memory.hits("9") is None
+    assert memory.hits("10") is not None
+
+
 async def test_a_torn_or_foreign_line_costs_only_itself(store: StateStore) -> None:
     memory = _memory(store)
     memory.would_refuse("telemetry", 2)
@@ -67,9 +88,11 @@ async def test_the_journal_is_rewritten_and_says_the_same(
     memory = _memory(store)
     for _ in range(500):
         memory.would_refuse("telemetry", 1)
+        memory.hit("ban", refused=1)
         await memory.write()
     assert store.memory.stat().st_size < 4_000
     assert _memory(store).shadow() == memory.shadow()
+    assert _memory(store).hits("ban") == memory.hits("ban")
     assert memory.shadow()[0].count == 500
 
 
