@@ -71,6 +71,11 @@ def viewer_rule(*subjects: str) -> Rule:
     )
 
 
+def reviewer_rule(*subjects: str) -> Rule:
+    """Asks who somebody is and what they may do."""
+    return Rule(subjects, ("create",), resources=("subjectaccessreviews", "tokenreviews"))
+
+
 @dataclass(slots=True)
 class Authorizer:
     """Decides by ``roles`` and by ``rules``, which tests replace at will.

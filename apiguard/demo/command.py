@@ -16,14 +16,14 @@ from cryptography import x509
 
 from apiguard.demo.apiserver import ApiServerOptions, EmbeddedApiServer
 from apiguard.demo.authentication import read_tokens
-from apiguard.demo.authorization import viewer_rule
+from apiguard.demo.authorization import reviewer_rule, viewer_rule
 from apiguard.demo.capacity import CapacitySpec
 from apiguard.demo.certs import server_context
 from apiguard.demo.cluster import Cluster, ClusterSpec
 
 CHURN_EVERY = 0.1  # seconds
 # Groups that may read everything but secrets; system:masters may do everything.
-READERS = ("viewers", "system:serviceaccounts:monitoring")
+READERS = ("viewers", "system:serviceaccounts:monitoring", "apiguard")
 LISTENING = "listening on"
 
 
@@ -38,7 +38,7 @@ class Serving:
 async def serve(serving: Serving) -> None:
     """Runs until SIGTERM or SIGINT. Raises OSError when the port is taken."""
     server = EmbeddedApiServer(serving.server)
-    server.authorizer.rules.append(viewer_rule(*READERS))
+    server.authorizer.rules += [viewer_rule(*READERS), reviewer_rule("apiguard")]
     cluster = Cluster(server.store, serving.cluster)
     cluster.populate(time.time())
     await server.start()

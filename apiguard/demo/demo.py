@@ -226,6 +226,12 @@ def _welcome(workspace: Workspace) -> str:
         f'$(cat {folder}/telemetry-user.token)" \\\n'
         f"      {guard}/api/v1/namespaces/shop/pods; done; echo"
     )
+    lists = (
+        "for i in $(seq 20); do curl -s -o /dev/null -w '%{http_code} ' \\\n"
+        f'      -A telemetry-agent/1.0 --cacert {workspace.ca} -H "Authorization: Bearer '
+        f'$(cat {folder}/telemetry-user.token)" \\\n'
+        f"      {guard}/api/v1/pods; done; echo"
+    )
     # The tests' extra brings kubectl along; a machine's own goes first.
     path = f'PATH="$PATH:{Path(sys.executable).absolute().parent}"'
     bearer = f'-H "Authorization: Bearer $(cat {workspace.admin_token})"'
@@ -254,6 +260,10 @@ Then put a policy that allows it one request every two seconds, and send them ag
       -H 'Content-Type: application/yaml' --data-binary @{workspace.throttle} \\
       {admin}/v1/policy
 Now the burst of 2 passes and the rest is 429, while kubectl notices nothing.
+
+Let agents read from the guard's memory: twenty lists, which cost upstream one list and a watch:
+  {lists}
+  apiguard relay
 
 Look inside:
   apiguard flows

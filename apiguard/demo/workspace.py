@@ -75,6 +75,18 @@ USERS = (
     ),
 )
 
+GUARD = User("guard", "apiguard", ("apiguard",))
+"""Who the guard is when it asks in its own name."""
+
+RELAYED = (
+    ("", "v1", "pods"),
+    ("", "v1", "nodes"),
+    ("", "v1", "services"),
+    ("", "v1", "configmaps"),
+    ("discovery.k8s.io", "v1", "endpointslices"),
+)
+"""Resources the relay may answer for: group, version, plural name."""
+
 
 class Workspace:
     """``folder`` and everything in it. Written anew at each start; nothing is kept."""
@@ -102,7 +114,7 @@ class Workspace:
         authority = Authority("apiguard demo", days=30)
         authority.server().write(self.folder, "server")
         self.ca.write_bytes(authority.certificate)
-        tokens = {user.context: secrets.token_urlsafe(24) for user in USERS}
+        tokens = {user.context: secrets.token_urlsafe(24) for user in (*USERS, GUARD)}
         self._write_tokens(tokens)
         write_secret(self.admin_token, f"{secrets.token_urlsafe(24)}\n".encode())
         write_secret(self.kubeconfig, _yaml(self._kubeconfig(authority.certificate, tokens)))
@@ -114,12 +126,14 @@ class Workspace:
     def _write_tokens(self, tokens: dict[str, str]) -> None:
         lines = [
             f'{tokens[user.context]},{user.name},{number},"{",".join(user.groups)}"'
-            for number, user in enumerate(USERS, start=1)
+            for number, user in enumerate((*USERS, GUARD), start=1)
         ]
         write_secret(self.tokens, "\n".join((*lines, "")).encode())
-        for user in USERS:
-            path = self.folder / f"{user.context}-user.token"
-            write_secret(path, tokens[user.context].encode())
+        for user in (*USERS, GUARD):
+            write_secret(self._token_of(user), tokens[user.context].encode())
+
+    def _token_of(self, user: User) -> Path:
+        return self.folder / f"{user.context}-user.token"
 
     def _config(self) -> Object:
         ports = self.ports
@@ -134,14 +148,25 @@ class Workspace:
                 "servers": [f"https://127.0.0.1:{ports.apiserver}"],
                 "caFile": self.ca.name,
                 "serverName": "kubernetes.default.svc",
+                "credentials": {"tokenFile": self._token_of(GUARD).name},
             },
-            "identity": {"staticTokensFile": self.tokens.name},
+            # A cached answer needs a caller whom upstream knows.
+            "identity": {
+                "staticTokensFile": self.tokens.name,
+                "tokenReview": {"enabled": True},
+            },
             "admin": {
                 "address": f"127.0.0.1:{ports.admin}",
                 "tokenFile": self.admin_token.name,
             },
             "stateDir": self.state.name,
             "policyFile": self.policy.name,
+            "relay": {
+                "resources": [
+                    {"group": group, "version": version, "resource": resource}
+                    for group, version, resource in RELAYED
+                ]
+            },
         }
 
     def _contexts(self) -> Object:
@@ -171,7 +196,9 @@ class Workspace:
                 }
                 for name, port in clusters
             ],
-            "users": [{"name": name, "user": {"token": token}} for name, token in tokens.items()],
+            "users": [
+                {"name": user.context, "user": {"token": tokens[user.context]}} for user in USERS
+            ],
             "contexts": [
                 {"name": name, "context": {"cluster": cluster, "user": user}}
                 for name, cluster, user in contexts

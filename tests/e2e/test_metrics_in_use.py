@@ -24,8 +24,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.guard import until
-from tests.e2e.newcomer import BIN, ROOT, Demo
-from tests.e2e.node import Process
+from tests.e2e.newcomer import ROOT, Demo
 from tests.e2e.real import free_ports
 
 pytestmark = pytest.mark.e2e
@@ -34,7 +33,6 @@ RULES = ROOT / "deploy/prometheus/rules.yaml"
 TESTS = ROOT / "deploy/prometheus/rules.test.yaml"
 SCRAPE = ROOT / "deploy/prometheus/scrape.yaml"
 RUNBOOK = ROOT / "docs/runbook.md"
-README = (ROOT / "README.md").read_text()
 DASHBOARD = ROOT / "deploy/grafana/apiguard.json"
 RATE_INTERVAL = "1m"
 SOME_TRAFFIC = """
@@ -49,7 +47,7 @@ done
 SOME_READS = """
 for agent in telemetry-agent/1.0 curl/8 telemetry-agent/1.0 telemetry-agent/1.0; do
   curl -s -o /dev/null -A "$agent" --cacert .demo/ca.crt \\
-    -H "Authorization: Bearer $(cat .demo/telemetry-user.token)" https://127.0.0.1:7446/api/v1/pods
+    -H "Authorization: Bearer $(cat .demo/telemetry-user.token)" https://127.0.0.1:7443/api/v1/pods
 done
 """
 """To curl kube-apiserver answers prettily, which the relay leaves to it."""
@@ -81,40 +79,21 @@ def promtool(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
-def exported(demo: Demo, port: str) -> str:
+def exported(demo: Demo) -> str:
     token = "Authorization: Bearer $(cat .demo/admin.token)"
-    return demo.bash(f'curl -s -H "{token}" http://127.0.0.1:{port}/metrics')
+    return demo.bash(f'curl -s -H "{token}" http://127.0.0.1:7444/metrics')
 
 
-@contextmanager
-def relaying(demo: Demo) -> Iterator[tuple[int, int]]:
-    """The guard of the README's first relay; its port, and that of its admin."""
-    found = re.search(r"^cat >.demo/relay.yaml <<'YAML'.*?^YAML$", README, re.M | re.S)
-    assert found is not None
-    port, admin = free_ports(2)
-    demo.bash(found[0].replace("7446", str(port)).replace("7447", str(admin)))
-    config = demo.folder / ".demo/relay.yaml"
-    guard = Process(
-        [str(BIN / "apiguard"), "serve", "--config", str(config)], demo.folder / "relay.log"
-    )
-    try:
-        yield port, admin
-    finally:
-        guard.kill()
+def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """As Prometheus labels them."""
+    for family in text_string_to_metric_families(text):
+        for one in family.samples:
+            yield one.name, {**one.labels, "job": "apiguard", "instance": "demo"}, one.value
 
 
-def samples(texts: list[str]) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Of each guard, as Prometheus labels them."""
-    for number, text in enumerate(texts):
-        for family in text_string_to_metric_families(text):
-            for one in family.samples:
-                labels = {**one.labels, "job": "apiguard", "instance": f"demo-{number}"}
-                yield one.name, labels, one.value
-
-
-def series_of(texts: list[str]) -> Series:
+def series_of(text: str) -> Series:
     found: Series = {"up": {frozenset({"job", "instance"})}}
-    for name, labels, _ in samples(texts):
+    for name, labels, _ in samples(text):
         found.setdefault(name, set()).add(frozenset(labels))
     return found
 
@@ -138,14 +117,13 @@ def test_each_alert_fires_on_what_it_is_about_and_says_what_to_do() -> None:
 
 @pytest.mark.timeout(180)
 def test_a_healthy_guard_raises_no_alert_and_fills_every_panel(demo: Demo, tmp_path: Path) -> None:
-    """One demo for both, under some traffic of which a part is banned, and beside it the README's
-    relay."""
-    with relaying(demo) as (port, admin), scraping(demo, tmp_path / "prometheus", admin) as ask:
-        until("both are scraped", functools.partial(ask, "sum(up) == 2"))
+    """One demo for both, under some traffic of which a part is banned, and a part relayed."""
+    with scraping(demo, tmp_path / "prometheus") as ask:
+        until("it is scraped", functools.partial(ask, "sum(up) == 1"))
         demo.bash(SOME_TRAFFIC)
-        demo.bash(SOME_READS.replace("7446", str(port)))
-        texts = [exported(demo, "7444"), exported(demo, str(admin))]
-        known = series_of(texts)
+        demo.bash(SOME_READS)
+        text = exported(demo)
+        known = series_of(text)
         for one in alerts():
             for name, labels in selectors(one["expr"]):
                 assert any(labels <= has for has in known.get(name, ())), (one["alert"], name)
@@ -153,15 +131,15 @@ def test_a_healthy_guard_raises_no_alert_and_fills_every_panel(demo: Demo, tmp_p
             for given in one["input_series"]:
                 ((name, labels),) = selectors(given["series"])
                 assert labels in known[name], (one["name"], given)
-        nothing_fires(texts, tmp_path)
+        nothing_fires(text, tmp_path)
         for title, query in panels():
             until(f"{title}: {query}", functools.partial(ask, query))
 
 
-def nothing_fires(texts: list[str], folder: Path) -> None:
+def nothing_fires(text: str, folder: Path) -> None:
     """Every exported series, as it is, for half an hour; promtool evaluates the rules on it."""
-    given = [{"series": 'up{job="apiguard", instance="demo-0"}', "values": "1x40"}]
-    for name, labels, value in samples(texts):
+    given = [{"series": 'up{job="apiguard", instance="demo"}', "values": "1x40"}]
+    for name, labels, value in samples(text):
         written = ", ".join(f"{label}={json.dumps(said)}" for label, said in labels.items())
         given.append({"series": f"{name}{{{written}}}", "values": f"{value!r}x40"})
     healthy = {
@@ -195,14 +173,12 @@ def panels() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def scraping(demo: Demo, folder: Path, another: int) -> Iterator[Any]:
-    """Prometheus, as ``scrape.yaml`` tells it but every half second, and ``another`` port; yields
-    what asks it."""
+def scraping(demo: Demo, folder: Path) -> Iterator[Any]:
+    """Prometheus, as ``scrape.yaml`` tells it but every half second; yields what asks it."""
     folder.mkdir()
     config = yaml.safe_load(demo.with_ports(SCRAPE.read_text()))
     (job,) = config["scrape_configs"]
     job["scrape_interval"] = job["scrape_timeout"] = "500ms"
-    job["static_configs"][0]["targets"].append(f"127.0.0.1:{another}")
     job["authorization"]["credentials_file"] = str(demo.folder / ".demo/admin.token")
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (port,) = free_ports(1)
