@@ -5,6 +5,10 @@ revision, each revision once, the difference lets streams go on. Creations and u
 revision; a deletion's is lost, but each consumed one, so a number nobody uses stands in for it:
 above the last revision told, not above the list's, below that of a new object of the same name.
 Many deletions at the list's own revision would be lost to a client that reconnects between two.
+
+A client that leaves in the middle has a revision that means something else wherever it goes: the
+log knows (``EventLog.bridge``) what other processes cannot, so that nobody is told what would have
+to be gone on with (``Fanout.bridge``).
 """
 
 from __future__ import annotations

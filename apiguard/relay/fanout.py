@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from apiguard.kube.framing import EventType
 from apiguard.relay.bodies import BodyCache, Content, events_content, source_of
 from apiguard.relay.eventlog import Event, Frame
 from apiguard.relay.listing import indexed
@@ -160,13 +161,40 @@ class Fanout:
             if watcher.state is State.LIVE and not watcher.offer_bookmark(now):
                 self._fell_behind(watcher)
 
-    def bridge(self, low: int, high: int) -> None:
+    def bridge(
+        self, events: Iterable[Event], low: int, high: int, now: float, spread: float
+    ) -> None:
         """A difference from ``low`` to ``high`` is about to be told. Who came with a revision in
-        between has seen what really happened up to there, and must start over."""
+        between has seen what really happened up to there, and must start over.
+
+        So must, within ``spread`` seconds, whoever would hear of it what no one else could go on
+        telling. This process may die on the way, or its client turn elsewhere, with a revision
+        from the middle. From there an API server tells everything that still exists in a later
+        version, but no deletion that really took place before: it would never be heard of.
+        Nothing comes before the first event of a difference, so that may be one.
+        """
         for watcher in list(self):
             if low < watcher.above < high:
                 self._remove(watcher, Ending.EXPIRED)
                 watcher.expire()
+        for group in self._torn(events):
+            for watcher in list(group.members):
+                if watcher.above < high:
+                    self._doom(watcher, now + self._rng.random() * spread)
+
+    def _torn(self, events: Iterable[Event]) -> dict[_Group, None]:
+        """Those who would hear of a deletion after something else."""
+        heard: set[_Group] = set()
+        torn: dict[_Group, None] = {}
+        for event in events:
+            for groups in self._concerned(event):
+                for group in groups.values():
+                    kind = outcome(event, group.test)
+                    if kind is EventType.DELETED and group in heard:
+                        torn[group] = None
+                    elif kind is not None:
+                        heard.add(group)
+        return torn
 
     def reset(self, now: float, spread: float) -> None:
         """The cache broke with its past: no stream is told anything any more, and each ends with
@@ -174,9 +202,7 @@ class Fanout:
         that past go at once."""
         self._bodies.forget(self._cache)
         for watcher in list(self):
-            self._detach(watcher)
-            watcher.doom(now + self._rng.random() * spread)
-            self._doomed[watcher] = None
+            self._doom(watcher, now + self._rng.random() * spread)
         if not spread:
             self.tick(now)
 
@@ -207,6 +233,11 @@ class Fanout:
     def _remove(self, watcher: Watcher, ending: Ending) -> None:
         self._detach(watcher)
         self.ended[ending] += 1
+
+    def _doom(self, watcher: Watcher, due: float) -> None:
+        self._detach(watcher)
+        watcher.doom(due)
+        self._doomed[watcher] = None
 
     def _detach(self, watcher: Watcher) -> None:
         home = home_of(watcher.selection)

@@ -180,7 +180,11 @@ class Reflector:
             elif self.phase is Phase.DOUBTED:
                 self._refill(envelope, gathered, now, SPREAD)
             elif cache.converge(
-                envelope, gathered, now, lambda event: fanout.deliver(event, now), fanout.bridge
+                envelope,
+                gathered,
+                now,
+                tell=lambda event: fanout.deliver(event, now),
+                bridge=lambda events, low, high: fanout.bridge(events, low, high, now, SPREAD),
             ):
                 fanout.bookmark(now)
             else:

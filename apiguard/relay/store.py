@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -143,12 +143,12 @@ class WatchCache:
         gathered: Gathering,
         now: float,
         tell: Callable[[Event], None],
-        bridge: Callable[[int, int], None],
+        bridge: Callable[[Sequence[Event], int, int], None],
     ) -> bool:
         """Applies a later list as the events that lead to it; False (and nothing) if inexact.
 
-        ``bridge`` hears first from where to where, then ``tell`` of each event while it is the
-        last in the log.
+        ``bridge`` hears first of what will be told and from where to where, then ``tell`` of each
+        event while it is the last in the log.
         """
         _check_list(envelope, gathered)
         if envelope.resource_version < self.revision:
@@ -158,7 +158,7 @@ class WatchCache:
         if events is None:
             return False
         self.log.bridge(last, envelope.resource_version)
-        bridge(last, envelope.resource_version)
+        bridge(events, last, envelope.resource_version)
         for event in events:
             self._commit(event, now)
             self._advance(event.revision, now)

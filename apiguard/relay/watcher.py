@@ -55,7 +55,7 @@ class Ending(enum.Enum):
     TIMEOUT = "timeout"
     STALLED = "stalled"
     EXPIRED = "expired"  # an ERROR event says so
-    RESET = "reset"  # the cache broke with its past; an ERROR event says so
+    RESET = "reset"  # it cannot be gone on with after a relist; an ERROR event says so
     REVOKED = "revoked"
     DRAINED = "drained"
     CLOSED = "closed"  # by the client
