@@ -29,6 +29,7 @@ from apiguard.admin.routes import DRY_RUN, OPEN_PATHS, Route, query_problem, rou
 from apiguard.kube.status import Status, bad_request, forbidden, unauthorized
 from apiguard.policy.adminconfig import AdminConfig
 from apiguard.runtime.actor import Actor
+from apiguard.runtime.tls import sent_chain
 
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 CONTENT_TYPES: Final = ("application/json", "application/yaml")
@@ -75,11 +76,11 @@ class Access:
             if scheme.lower() == "bearer" and found is not None:
                 return Actor(found.name, found.role.value, source, "token")
             return unauthorized("this is no token of the admin port")
-        der = _certificate(request)
+        sent = _certificates(request)
         authority = self._files.tls.authority if self._files.tls else None
-        if der is not None and authority is not None:
+        if sent and authority is not None:
             actor = certificate_actor(
-                der, self._config.certificates, authority, source=source, wall=time.time()
+                sent, self._config.certificates, authority, source=source, wall=time.time()
             )
             return unauthorized(actor) if isinstance(actor, str) else actor
         return unauthorized(
@@ -128,10 +129,13 @@ def _on_socket(connection: socket.socket, config: AdminConfig) -> Actor:
     return socket_actor(connection, config.socket)
 
 
-def _certificate(request: web.Request) -> bytes | None:
-    """The client's certificate in DER."""
+def _certificates(request: web.Request) -> tuple[bytes, ...]:
+    """The client's certificate in DER, then those of intermediate authorities it sent along."""
     tls = request.transport and request.transport.get_extra_info("ssl_object")
-    return tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
+    if not isinstance(tls, ssl.SSLObject):
+        return ()
+    leaf = tls.getpeercert(binary_form=True)
+    return (leaf, *sent_chain(tls)) if leaf is not None else ()
 
 
 def _write_problem(request: web.Request) -> Status | None:

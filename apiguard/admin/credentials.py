@@ -110,19 +110,20 @@ def _setting(config: TokenConfig) -> str:
 
 
 def certificate_actor(
-    der: bytes,
+    sent: tuple[bytes, ...],
     configs: Sequence[CertificateConfig],
     authority: ClientAuthority,
     *,
     source: str,
     wall: float,
 ) -> Actor | str:
-    """Whom a client certificate stands for, or why for nobody.
+    """Whom a client certificate stands for, or why for nobody. ``sent`` begins with it; the rest
+    may lead from it to ``authority``.
 
     It is verified again for every request: the handshake's word is as old as its connection, and
     authorities change. Of several configurations that match, the greatest role counts.
     """
-    certificate = ClientCertificate(der, (), None, wall)
+    certificate = ClientCertificate(sent[0], sent[1:], None, wall)
     problem = certificate.problem(authority, wall)
     identity = certificate.identity
     if problem or identity is None:

@@ -43,9 +43,18 @@ class AdminTls(Followed):
         return changed
 
     def _use(self) -> None:
-        self.context = serving_context(self.files, SECTION)
+        self.context = _unresumed(serving_context(self.files, SECTION))
         authority = self.files.get(CLIENT_CA)
         self.authority = ClientAuthority(authority.data, authority.path) if authority else None
+
+
+def _unresumed(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """Every connection with a handshake of its own: a resumed one does not say which intermediate
+    authorities its client has, and each request is verified anew."""
+    if context is not None:
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+    return context
 
 
 def _context(files: Files) -> object:

@@ -21,6 +21,7 @@ from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import Session
 from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.runtime.defects import report_defect
+from apiguard.runtime.tls import sent_chain
 from apiguard.telemetry import bounds
 from apiguard.wire.http1 import State
 from apiguard.wire.http1_server import Http1Server
@@ -115,7 +116,7 @@ class Downstream(asyncio.Protocol):
     def _certify(self, tls: ssl.SSLObject, authority: ClientAuthority) -> None:
         leaf = tls.getpeercert(binary_form=True)
         assert leaf is not None
-        certificate = ClientCertificate(leaf, _sent_chain(tls), authority, time.time())
+        certificate = ClientCertificate(leaf, sent_chain(tls), authority, time.time())
         self.peer = self.session.peer = Peer(self.peer.source, self.peer.source_key, certificate)
 
     def data_received(self, data: bytes) -> None:
@@ -347,17 +348,3 @@ class Downstream(asyncio.Protocol):
         if exchange is not None:
             exchange.cut()
         self._transport.abort()
-
-
-def _sent_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
-    """What the client sent besides its own certificate, in DER; nothing on a resumed session.
-
-    Without it a certificate of an intermediate authority could not be verified again when the
-    client CA changes. The ssl module offers it from Python 3.13 on only; before, it is there on
-    the object that does the work.
-    """
-    chain = getattr(tls, "get_unverified_chain", None)
-    if chain is not None:
-        return tuple(chain()[1:])
-    certificates = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
-    return tuple(ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in (certificates or ())[1:])

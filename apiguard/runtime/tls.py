@@ -129,6 +129,20 @@ def _present(context: ssl.SSLContext, files: Files, cert: str, key: str) -> None
         raise StartupError(f"{section} {paths}: {reason}") from error
 
 
+def sent_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
+    """What the client sent besides its own certificate, in DER; nothing on a resumed session.
+
+    Without it a certificate of an intermediate authority could not be verified again when the
+    client CA changes. The ssl module offers it from Python 3.13 on only; before, it is there on
+    the object that does the work.
+    """
+    chain = getattr(tls, "get_unverified_chain", None)
+    if chain is not None:
+        return tuple(chain()[1:])
+    certificates = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
+    return tuple(ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in (certificates or ())[1:])
+
+
 @contextlib.contextmanager
 def _in_memory(data: bytes) -> Iterator[str]:
     """A path to ``data`` that no disk sees: OpenSSL, as Python offers it, loads keys from paths."""

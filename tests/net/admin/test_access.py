@@ -11,14 +11,20 @@ import ssl
 import stat
 import statistics
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from apiguard.admin.routes import ROUTES, Route
 from apiguard.admin.unixsocket import open_socket
-from apiguard.demo.certs import Authority
+from apiguard.demo.certs import Authority, Pair
 from apiguard.errors import StartupError
 from apiguard.policy.adminconfig import (
     AdminConfig,
@@ -31,6 +37,7 @@ from apiguard.policy.tlsconfig import TlsConfig
 from tests.net.admin.doors import (
     TOKENS,
     Admin,
+    Door,
     bearer,
     serving,
     through_socket,
@@ -295,6 +302,57 @@ async def test_a_certificate_has_the_role_of_its_name_or_organization(
         else:
             assert (answer.json["name"], answer.json["role"]) == (name, role)
             assert answer.json["how"] == "certificate"
+
+
+async def test_a_certificate_of_an_intermediate_authority_counts_with_its_chain(
+    tmp_path: Path,
+) -> None:
+    """On every connection, and without the chain on none."""
+    root, intermediate = Root(), Authority("intermediate")
+    config = _tls_config(tmp_path, intermediate)
+    (tmp_path / "ca.crt").write_bytes(root.certificate)
+    leaf = intermediate.client("alice")
+    for name, chain in (("alone", b""), ("whole", root.signs(intermediate))):
+        pair = Pair(leaf.certificate + chain, leaf.key).write(tmp_path, name)
+        tls = _client(tmp_path, intermediate)
+        tls.load_cert_chain(*pair)
+        async with serving(tmp_path, config, tls=tls) as admin:
+            if not chain:
+                with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+                    await admin.door.ask("GET", "/v1/whoami")
+                continue
+            for _ in range(3):
+                async with aiohttp.ClientSession() as session:
+                    fresh = Door(admin.door.base, session, tls)
+                    answer = await fresh.ask("GET", "/v1/whoami")
+                assert (answer.code, answer.json["name"]) == (200, "alice")
+            await admin.door.ask("GET", "/v1/whoami")
+            (tmp_path / "ca.crt").write_bytes(Authority("new").certificate)
+            admin.server.look_at_files()
+            assert (await admin.door.ask("GET", "/v1/whoami")).code == 401
+
+
+class Root:
+    """An authority of authorities."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+        self.certificate = self._sign(self._name, self._key.public_key())
+
+    def signs(self, other: Authority) -> bytes:
+        """A certificate for ``other``, in PEM."""
+        key = other.x509.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        return self._sign(other.name, key)
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> bytes:
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1))
+        builder = builder.not_valid_after(now + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), True)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 async def test_a_token_counts_before_a_certificate_and_a_wrong_one_is_not_made_good(
