@@ -30,7 +30,7 @@ class Proving:
 
     def ask(self, serving: Serving, place: Place, feed: Feed, now: float) -> None:
         selection = serving.serve.wanted.selection
-        proofs = None if self._lobby.full else feed.freshness.ask(selection, serving)
+        proofs = None if self._lobby.full else feed.freshness.ask(selection, serving, now)
         if proofs is None:
             self._lobby.turn_away(serving)
             return
@@ -38,6 +38,11 @@ class Proving:
         wait = self._wait_seconds
         self._lobby.wait(serving, place, min(now, serving.received_at + wait) + wait, "proof")
         self._fetch(feed, proofs)
+
+    def tick(self, feed: Feed, now: float) -> None:
+        """Proofs that had to wait for others to be paid for."""
+        if len(feed.freshness):
+            self._fetch(feed, feed.freshness.due(now))
 
     def _fetch(self, feed: Feed, proofs: Sequence[Proof]) -> None:
         for proof in proofs:
@@ -59,7 +64,7 @@ class Proving:
         self._lobby.disperse(self._done(feed, proof), "unproven", feed)
 
     def _done(self, feed: Feed, proof: Proof) -> list[Serving]:
-        waiters, proofs = feed.freshness.done(proof)
+        waiters, proofs = feed.freshness.done(proof, self._clock())
         places = self._lobby.places
         for serving in waiters:
             place = places.get(serving)

@@ -286,6 +286,8 @@ class RelayDesk:
                 self._clearance.identify_again(serving, place, now)
             elif now >= place.deadline:
                 lobby.turn_away(serving)
+        for feed in self.feeds.values():
+            self._proving.tick(feed, now)
         if now - self._fanout_at < FANOUT_SECONDS:
             return
         self._fanout_at = now
