@@ -29,7 +29,7 @@ from apiguard.gateway.relaydesk import RelayDesk
 from apiguard.identity.authenticator import Authentication, Authenticator
 from apiguard.identity.proof import Proof
 from apiguard.kube.groups import BUILT_IN_GROUPS
-from apiguard.kube.identity import Caller, user_agent_family
+from apiguard.kube.identity import Caller, user_agent_family, user_agent_text
 from apiguard.kube.requestinfo import RequestInfo, parse_request
 from apiguard.kube.status import Representation, negotiate
 from apiguard.limiter.flow import Flow, Mode
@@ -361,7 +361,7 @@ class Gateway:
         return Client(
             caller_of(
                 proof,
-                block.user_agent.decode("latin-1"),
+                user_agent_text(block.user_agent),
                 peer,
                 impersonated=impersonated_user(block),
             ),

@@ -96,6 +96,14 @@ def with_authenticated(user: str, groups: tuple[str, ...]) -> tuple[str, ...]:
     return (*groups, AUTHENTICATED_GROUP)
 
 
+def user_agent_text(raw: bytes) -> str:
+    """A User-Agent as people read it: UTF-8 where it is that, else byte by byte."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
 def user_agent_family(user_agent: str) -> str:
     """The product token before version and platform: ``kubectl/v1.36 (linux)`` -> ``kubectl``.
 

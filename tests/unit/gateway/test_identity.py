@@ -289,3 +289,22 @@ def test_a_certificate_nobody_here_signed_is_refused_though_no_handshake_did() -
     leaf = stranger.issue(stranger.certificate.subject)
     who = Peer("192.0.2.7", "192.0.2.7", ClientCertificate(leaf, (), None, WALL))
     assert isinstance(decide(guard(), block_of(), who), Refuse)
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("größe/1.0".encode(), "größe"),
+        ("監視/2".encode(), "監視"),
+        ("größe/1.0".encode("latin-1"), "größe"),
+        (b"agent/1 \xff\xfe", "agent"),
+    ],
+)
+def test_a_user_agent_is_read_as_text_whatever_its_bytes(sent: bytes, read: str) -> None:
+    """And a rule of a policy, which is UTF-8, names it so."""
+    limits = "limits: [{requestsPerSecond: 9}]"
+    rule = f'- {{name: named, match: {{userAgents: ["{read}/*"]}}, {limits}}}'
+    gateway = guard(text=policy_text(rule))
+    decision = decide(gateway, block_of(b"User-Agent: " + sent))
+    assert isinstance(decision, Forward)
+    assert (decision.caller.family, decision.flow.name) == (read, "named")
