@@ -191,8 +191,8 @@ class ProcessBounds:
     memory limit of the control group the guard runs in, in equal parts; without one none."""
 
     shutdown_delay_seconds: int = 0
-    """Seconds after SIGTERM in which everybody is still served while ``/readyz`` fails already:
-    as long as a load balancer takes to notice."""
+    """Seconds after SIGTERM in which everybody is still served while ``/readyz`` of the admin port
+    fails already: as long as whoever looks at it takes to send clients elsewhere."""
 
     drain_seconds: int = 60
     """Seconds for open requests after that, when no new connections are accepted any more. The
