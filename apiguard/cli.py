@@ -114,6 +114,7 @@ def run(words: Sequence[str]) -> int:
 
         complete(root, os.environ)
     try:
+        words = _spelt(words)
         root.prepare(words)
         given = root.parse_args(words)
         gc.freeze()  # what is imported stays: to look through it once is 1.5 % of ``status``
@@ -130,6 +131,23 @@ def run(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _spelt(words: Sequence[str]) -> Sequence[str]:
+    """``words`` with a first one that fingers used to kubectl type. Raises UsageError."""
+    first, second = [*words, "", ""][:2]
+    names = {name for commands in SECTIONS.values() for name in commands}
+    if first == "version":
+        return ["--version", *words[1:]]
+    if f"{first}s" in names:
+        return [f"{first}s", *words[1:]]
+    if first in ("get", "describe", "list"):
+        for name in (second, f"{second}s"):
+            if name in names:
+                from apiguard.ctl.errors import UsageError
+
+                raise UsageError(f"there is no command {first!r}: write apiguard {name}")
+    return words
 
 
 def _failed(error: Exception, code: int) -> int:

@@ -147,7 +147,7 @@ class Handlers:
             reason=await _reason(request),
         )
         if isinstance(change, LastServer):
-            why = "every other server is drained"
+            why = "it is the last one that is not drained"
             return refuse(conflict("upstreams", str(index), why, group=GROUP))
         if isinstance(change, NotStored):
             return refuse(status_of(change, "", ""))

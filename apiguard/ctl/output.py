@@ -50,8 +50,12 @@ class Column:
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters of a printable text."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """At most so many characters of a printable text, its beginning and its end: names of one
+    family differ in either."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
 
 
 class View:

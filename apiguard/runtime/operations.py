@@ -223,7 +223,7 @@ class Operations:
         action = Action(actor, name, server.url, server.drained, drained, reason)
         async with self._state.changing:
             if drained and self._servers.is_last(server):
-                self._state.record.note(action, "refused: every other server is drained")
+                self._state.record.note(action, "refused: it is the last one that is not drained")
                 return LastServer()
             now = self._state.active
             kept = self._servers.drained_with(server, drained)

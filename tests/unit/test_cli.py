@@ -177,6 +177,7 @@ def test_help_is_there_for_every_command(command: tuple[str, ...]) -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert run("--version").stdout.strip().endswith(apiguard.__version__)
+    assert run("version").stdout == run("--version").stdout
 
 
 RELAYED = """\

@@ -15,9 +15,10 @@ from apiguard.ctl.guard import Guard
 from apiguard.ctl.hints import did_you_mean
 from apiguard.ctl.matching import given_match, match_flags
 from apiguard.ctl.options import EXIT_CODES, Session, in_seconds, on_guards
-from apiguard.ctl.output import align, complain, write
+from apiguard.ctl.output import FORMATS, align, complain, write
 from apiguard.ctl.parsing import Command, Given, here
 from apiguard.ctl.preview import describe
+from apiguard.ctl.printable import printable
 from apiguard.ctl.reading import clock, items, number, text
 from apiguard.ctl.views import OVERRIDES, limit_text, override_target
 
@@ -231,6 +232,9 @@ def show_preview(session: Session, ask: Callable[[Guard], Any]) -> None:
     finish(session, answers)
 
 
+NAME = "name"
+"""kubectl's form for pipes: ``apiguard overrides -o name | xargs apiguard overrides delete``."""
+
 _DONE = {"ban": "banned", "limit": "limited", "scale": "scaled", "exempt": "exempted"}
 
 
@@ -262,6 +266,7 @@ def overrides(command: Command) -> None:
       apiguard overrides --watch
       apiguard overrides extend 7f3a --for 1h
       apiguard overrides delete 7f3a
+      apiguard overrides -o name | xargs apiguard overrides delete
     """
     _lists(command)
     commands = {
@@ -275,7 +280,25 @@ def overrides(command: Command) -> None:
 
 def _lists(command: Command) -> None:
     watched(command)
-    on_guards(command, lambda session, given: look(session, given, _all, OVERRIDES))
+    on_guards(command, _look_at_all, formats=(*FORMATS, NAME))
+
+
+def _look_at_all(session: Session, given: Given) -> None:
+    if session.form != NAME:
+        look(session, given, _all, OVERRIDES)
+    elif given.watching:
+        raise UsageError("--watch prints tables, json or yaml")
+    else:
+        _name_all(session)
+
+
+def _name_all(session: Session) -> None:
+    """As ``delete`` and ``extend`` take them; once what several guards have."""
+    answers = ask_all(session.guards, _all)
+    rows = [row for answer in answers for row in items(answer.value, "overrides")]
+    names = dict.fromkeys(f"override/{printable(text(row, 'id'))}\n" for row in rows)
+    write("".join(names))
+    finish(session, answers)
 
 
 def _list(command: Command) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apiguard.ctl.live.state import Mode, Screen, Shown
-from apiguard.ctl.output import Column
+from apiguard.ctl.output import Column, shortened
 from apiguard.ctl.printable import printable, printable_lines
 from apiguard.ctl.reading import number, seconds, size
 from apiguard.ctl.views import match_text, top_view
@@ -76,7 +76,7 @@ def _table(screen: Screen, height: int, width: int, *, guards: int) -> Table:
     for index, shown in enumerate(screen.rows[first : first + height], start=first):
         style = "reverse" if index == position else _style(shown)
         front = [Text(printable(shown.guard))] if guards > 1 else []
-        table.add_row(*front, *(_cell(column, shown) for column in columns), style=style)
+        table.add_row(*front, *(_cell(column, shown, most_key) for column in columns), style=style)
     return table
 
 
@@ -97,8 +97,9 @@ def _figures(columns: Sequence[Column]) -> int:
     return sum(len(column.header) + GAP for column in columns if not column.chosen)
 
 
-def _cell(column: Column, shown: Shown) -> Text:
-    return Text(printable(column.cell(shown.row)) or "-")
+def _cell(column: Column, shown: Shown, most_key: int) -> Text:
+    text = printable(column.cell(shown.row)) or "-"
+    return Text(shortened(text, most_key) if column.chosen else text)
 
 
 def _style(shown: Shown) -> str:

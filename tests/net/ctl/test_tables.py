@@ -93,6 +93,17 @@ def test_wide_adds_columns_and_keeps_the_others(run: Run) -> None:
         assert len(wide) > len(narrow)
 
 
+def test_names_are_what_delete_takes(run: Run) -> None:
+    named = run("overrides", "-o", "name").stdout
+    assert named.splitlines()[0] == "override/7f3a"
+    assert run("overrides", "delete", named.split()[0]).stdout == "override/7f3a deleted\n"
+
+
+@pytest.mark.parametrize("typed", ["override", "flow", "upstream"])
+def test_one_of_a_kind_is_the_same_command(run: Run, typed: str) -> None:
+    assert run(typed).stdout == run(f"{typed}s").stdout
+
+
 def test_json_and_yaml_are_what_the_guard_said(run: Run) -> None:
     assert json.loads(run("status", "-o", "json").stdout) == STATUS
     assert yaml.safe_load(run("policy", "history", "-o", "yaml").stdout) == HISTORY

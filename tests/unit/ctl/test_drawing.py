@@ -39,3 +39,20 @@ def test_a_long_name_takes_no_figure_off_the_screen(width: int, by: str, guards:
 def test_a_wide_terminal_shows_every_figure() -> None:
     header = next(line for line in drawn(140, "userAgent", 1) if "USER-AGENT" in line)
     assert header.split()[-2:] == ["RV-LESS", "FIRST-SEEN"]
+
+
+def test_names_that_differ_in_their_end_can_be_told_apart() -> None:
+    """At 80 columns, a thousand of them."""
+    rows = [
+        Shown("g", {"key": {"userAgent": f"node-agent-of-the-platform-{n}"}, "requests": 4711})
+        for n in range(1_000)
+    ]
+    screen = Screen(by="userAgent")
+    screen.show(rows, {}, ())
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(draw(screen, "top", 24, 80, guards=1))
+    lines = capture.get().splitlines()
+    named = [line.split()[0] for line in lines if "4711" in line]
+    assert len(lines) <= 24
+    assert len(set(named)) == len(named) > 10
