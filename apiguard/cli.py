@@ -71,6 +71,9 @@ Commands that ask a running guard take --context, --server, --token-file, --ca-f
 and --request-timeout, before or after the command. $APIGUARD_CONTEXT, $APIGUARD_SERVER and
 $APIGUARD_TOKEN_FILE stand for them, $APIGUARD_CONFIG for the file of contexts."""
 
+_DRY_RUNS = ("--dry-run=server", "--dry-run=client")
+"""kubectl's two; here it is always the guard that says what would have happened."""
+
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 NICENESS = -10
 
@@ -134,7 +137,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _spelt(words: Sequence[str]) -> Sequence[str]:
-    """``words`` with a first one that fingers used to kubectl type. Raises UsageError."""
+    """``words`` as fingers used to kubectl type them, in our spelling. Raises UsageError."""
+    words = ["--dry-run" if word in _DRY_RUNS else word for word in words]
     first, second = [*words, "", ""][:2]
     names = {name for commands in SECTIONS.values() for name in commands}
     if first == "version":

@@ -73,6 +73,8 @@ def explain(command: Command) -> None:
 
 
 def _explain(given: Given) -> None:
+    if not given.target.startswith(("/", "http:", "https:", "*")):
+        raise UsageError(f"TARGET is a path such as /api/v1/pods, not {given.target!r}")
     named = connection(given)
     live = bool(named.context or named.server)
     if sum((bool(given.policy), bool(given.config), live)) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from apiguard.ctl import TYPE_CHECKING
@@ -87,14 +88,28 @@ def _shown(policy_text: str) -> str:
 
 def diff(command: Command) -> None:
     """Show what applying FILE would change in the text; - reads standard input."""
-    command.add_argument("file", metavar="FILE")
+    _takes_file(command)
     on_guards(
         command,
-        lambda session, given: _diff(session, given.file),
+        lambda session, given: _diff(session, _file_of(given)),
         "FILE",
         formats=(),
         epilog=DIFF_EXIT_CODES,
     )
+
+
+def _takes_file(command: Command) -> None:
+    """With kubectl's ``-f`` or without."""
+    command.add_argument("file", metavar="FILE", nargs="?", help=argparse.SUPPRESS)
+    command.add_argument("-f", "--filename", metavar="FILE", help="- reads stdin.")
+
+
+def _file_of(given: Given) -> str:
+    """Raises UsageError unless there is one."""
+    named = [name for name in (given.file, given.filename) if name is not None]
+    if len(named) != 1:
+        raise UsageError("name one policy: -f/--filename FILE")
+    return str(named[0])
 
 
 def _diff(session: Session, file: str) -> None:
@@ -125,9 +140,7 @@ def apply(command: Command) -> None:
     Without --generation it replaces whatever is active; with it, nothing that somebody else has
     put meanwhile.
     """
-    command.add_argument(
-        "-f", "--filename", dest="file", required=True, metavar="FILE", help="- reads stdin."
-    )
+    _takes_file(command)
     command.add_argument("--reason", default="", metavar="TEXT", help="Kept with the generation.")
     command.add_argument(
         "--dry-run", action="store_true", help="Check it and say what it would have done."
@@ -137,7 +150,7 @@ def apply(command: Command) -> None:
 
 
 def _apply(session: Session, given: Given) -> None:
-    file: str = given.file
+    file = _file_of(given)
     wanted = _read(file)
     generation = "" if given.generation is None else str(given.generation)
     query = {"reason": given.reason, "generation": generation}

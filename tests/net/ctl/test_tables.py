@@ -240,7 +240,7 @@ def test_a_dry_run_says_who_would_be_hit_and_lays_nothing(run: Run, guard: FakeG
 def test_a_policys_dry_run_says_it_too(run: Run, guard: FakeGuard, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY)
-    done = run("policy", "apply", "-f", str(file), "--dry-run")
+    done = run("policy", "apply", str(file), "--dry-run=server")
     assert (done.exit_code, done.stdout) == (0, table("preview"))
     assert guard.last("PUT").query == {"dryRun": "All"}
 
@@ -276,7 +276,7 @@ def test_diff_exits_0_for_the_active_policy_and_1_for_another(run: Run, tmp_path
     same = run("policy", "diff", str(file))
     assert (same.exit_code, same.stdout) == (0, "")
     file.write_text(POLICY.replace("# end", "# other"))
-    other = run("policy", "diff", str(file))
+    other = run("policy", "diff", "-f", str(file))
     assert other.exit_code == 1
     assert other.stdout.splitlines() == [
         "--- active",
