@@ -6,6 +6,7 @@
 ``session``   Session: one client connection; counts refusals, starts exchanges
 ``exchange``  Exchange: one forwarded request until its outcome; owns the rule that nothing is
               ever sent twice
+``watchlist`` WatchList: an Exchange that begins as a list and goes on as a watch
 ``asking``    Wanted, Form: whether a request may be the relay's, and what it asks for
 ``relaydesk`` RelayDesk: who asks, may they, is there a cache, is it fresh enough, list or watch;
               by stretches: ``eligible``, ``clearance``, ``proving``, ``answering``,

@@ -65,7 +65,7 @@ LONGEST_USER_AGENT = 512
 # Members off their Enum cost 40 ns a look on Python 3.11, globals 10.
 _ENFORCE = Mode.ENFORCE
 _SHADOW = Mode.SHADOW
-_ORDINARY, _EXEMPT, _LONG = Lane
+_ORDINARY, _EXEMPT, _LONG, _COLLECTION = Lane
 _PLAIN, _FRONT_PROXY = Kind
 
 _BOUND_OF_CODE: Mapping[int, str] = {
@@ -247,7 +247,10 @@ class Gateway:
                 verdict, over = self._judge.judge(flow, info, caller, now)
             if isinstance(verdict, Shed):
                 return self._shed(verdict, flow, info, client, line)
-        lane = _LONG if info.long_running else _EXEMPT if flow.exempt else _ORDINARY
+        if info.collection and not flow.exempt:
+            lane = _COLLECTION
+        else:
+            lane = _LONG if info.long_running else _EXEMPT if flow.exempt else _ORDINARY
         upgrade = block.upgrade and upgrade_asked(line.method, block)
         fields = client.upgrade_fields if upgrade else client.fields
         forward = Forward(info, caller, flow, lane, fields, upgrade, over, client.kind)

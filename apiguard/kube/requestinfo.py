@@ -29,11 +29,16 @@ from apiguard.kube.selectors import (
 
 
 class ListShape(enum.Flag):
-    """What a LIST lacks that would make it cheap; NONE for every verb but ``list``."""
+    """What a LIST or watch-list lacks that would make it cheap; NONE for everything else.
+
+    A watch-list is a WATCH that asks for the objects there are before their changes
+    (``sendInitialEvents=true``): kube-apiserver's fair queues count it as a LIST, and no other
+    watch (``k8s.io/apiserver/pkg/util/flowcontrol/request/list_work_estimator.go``).
+    """
 
     NONE = 0
     UNPAGED = 1
-    """Neither a limit above zero nor a continue token."""
+    """Neither a limit above zero nor a continue token; so is every watch-list."""
     NO_RESOURCE_VERSION = 2
     """resourceVersion unset or empty: a consistent read."""
     NO_SELECTOR = 4
@@ -54,6 +59,8 @@ class RequestInfo:
                         deprecated ``/watch/`` prefix
     ``long_running``    has no request deadline: watch, exec, attach, log, port-forward, proxy
     ``mutating``        any verb but get, list and watch
+    ``collection``      reads a whole collection upstream: a list, or a watch-list; neither if
+                        they ask for one object by its name
     ``qualified``       ``resource[.group][/subresource]``: ``pods/log``,
                         ``leases.coordination.k8s.io``, ``deployments.apps/scale``; "" for a
                         non-resource path
@@ -75,6 +82,7 @@ class RequestInfo:
     long_running: bool
     mutating: bool
     shape: ListShape
+    collection: bool
     qualified: str
 
 
@@ -85,7 +93,7 @@ T = TypeVar("T")
 def _unfrozen_constructor(frozen: Callable[P, T]) -> Callable[P, T]:
     """A constructor of the frozen, slotted dataclass ``frozen`` that skips its ``__init__``.
 
-    That one calls ``object.__setattr__`` per field: 2.4 µs for the 17 fields of ``RequestInfo``
+    That one calls ``object.__setattr__`` per field: 2.4 µs for the 18 fields of ``RequestInfo``
     (CPython 3.11). Filling a mutable twin with the same slots and giving it its class last takes
     0.6 µs and yields the same object.
     """
@@ -254,6 +262,7 @@ def _other_request(method: str, path: str, parts: list[str]) -> RequestInfo:
         long_running=verb in _LONG_RUNNING_VERBS or path.startswith("/debug/pprof/"),
         mutating=verb not in _READING_VERBS,
         shape=ListShape.NONE,
+        collection=False,
         qualified="",
     )
 
@@ -282,11 +291,13 @@ _LIST_PARAMETERS = frozenset(
         "labelSelector",
         "limit",
         "resourceVersion",
+        "sendInitialEvents",
         "timeoutSeconds",
         "watch",
     }
 )
 _SHAPES = tuple(ListShape(bits) for bits in range(8))  # ListShape(n) costs 0.3 µs, an index 0.03
+_NO_SHAPE = ListShape.NONE
 
 
 def _list_options(verb: str, query: str) -> _Options:
@@ -301,8 +312,20 @@ def _list_options(verb: str, query: str) -> _Options:
     if verb == "delete":
         return _Options("deletecollection", "", field_selector, label_selector)
     verb, name = _verb_and_name(values)
-    shape = _shape(values) if verb == "list" else ListShape.NONE
+    if verb == "list":
+        shape = _SHAPES[_lacks(values)]
+    elif "sendInitialEvents" in values:
+        shape = _watch_list_shape(values)
+    else:
+        shape = ListShape.NONE
     return _Options(verb, name, field_selector, label_selector, shape)
+
+
+def _prefixed_watch_shape(query: str) -> ListShape:
+    """Under the deprecated ``/watch/`` prefix kube-apiserver reads the same options."""
+    if query.count("&") >= MAX_PARAMETERS:
+        _refuse(f"the query has more than {MAX_PARAMETERS} parameters")
+    return _watch_list_shape(first_values(query, _LIST_PARAMETERS))
 
 
 def _verb_and_name(values: dict[str, str]) -> tuple[str, str]:
@@ -341,8 +364,15 @@ def _selected_name(values: dict[str, str]) -> str | None:
     return name
 
 
-def _shape(values: dict[str, str]) -> ListShape:
-    """An unparsable limit counts as none: such a LIST is answered 400."""
+def _watch_list_shape(values: dict[str, str]) -> ListShape:
+    """Of a watch; booleans as Go converts them, where also an empty text is true."""
+    if values.get("sendInitialEvents", "0").lower() in ("0", "false"):
+        return ListShape.NONE
+    return _SHAPES[_lacks(values) | 1]  # a watch has no pages
+
+
+def _lacks(values: dict[str, str]) -> int:
+    """Bits of a shape. An unparsable limit counts as none: such a LIST is answered 400."""
     lacks = 0
     if not values.get("continue") and (parse_int64(values.get("limit", "")) or 0) <= 0:
         lacks |= 1
@@ -350,7 +380,7 @@ def _shape(values: dict[str, str]) -> ListShape:
         lacks |= 2
     if not values.get("fieldSelector") and not values.get("labelSelector"):
         lacks |= 4
-    return _SHAPES[lacks]
+    return lacks
 
 
 # --- the resource ---------------------------------------------------------------------------
@@ -376,6 +406,8 @@ def _resource_request(
     if not name and verb in _COLLECTION_VERBS:
         options = _list_options(verb, query)
         verb, name = options.verb, options.name
+    elif query and verb == "watch" and not name:
+        options = _Options(verb, shape=_prefixed_watch_shape(query))
     qualified = f"{resource}.{group}" if group else resource
     return _request_info(
         True,
@@ -394,5 +426,6 @@ def _resource_request(
         verb in _LONG_RUNNING_VERBS or subresource in _LONG_RUNNING_SUBRESOURCES,
         verb not in _READING_VERBS,
         options.shape,
+        not name and (verb == "list" or options.shape is not _NO_SHAPE),
         f"{qualified}/{subresource}" if subresource else qualified,
     )

@@ -155,11 +155,17 @@ class UpstreamBounds:
     """Requests in progress per upstream address, watches aside: below kube-apiserver's 400 + 200,
     so that there is room for exempt ones, which have as many of their own."""
 
+    collection_reads_percent: int = 50
+    """Part of ``requestsPerUpstream`` that lists may hold, and watch-lists until their objects are
+    there: what else is asked does not wait for them. Half of 500 leaves half of kube-apiserver's
+    400 reads, and all of its 200 writes."""
+
     watches_per_upstream: int = 20_000
     """Open watches and streams per upstream address: each is a local port of the guard."""
 
     waiting_requests: int = 1_000
-    """Requests that wait for an upstream connection; more are answered 429."""
+    """Requests that wait for an upstream connection; more are answered 429. Of collection reads
+    fewer, by those of others that wait; exempt requests and watches have as many of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +387,13 @@ _NO_HOST = "must name a host; 0.0.0.0 or [::] stand for all addresses"
 # -- bounds
 
 # The default is the value for nearly everybody; these only tell a setting from a slip.
-_MOST = {"seconds": 86_400, "bytes": 1 << 30, "second": 1 << 30, "memory_bytes": 1 << 40}
+_MOST = {
+    "seconds": 86_400,
+    "bytes": 1 << 30,
+    "second": 1 << 30,
+    "memory_bytes": 1 << 40,
+    "percent": 100,
+}
 _MOST_ELSE = 10_000_000
 
 

@@ -65,8 +65,8 @@ def _contradiction(rule: Rule) -> str:
             return "never matches: its verbs are HTTP methods, which resource requests do not have"
         if match.paths is not None and verbs.isdisjoint(METHOD_VERBS):
             return "never matches: non-resource requests have none of its verbs"
-        if match.list_shape is not None and "list" not in verbs:
-            return "never matches: it asks for the shape of a LIST but not for the verb 'list'"
+        if match.list_shape is not None and verbs.isdisjoint({"list", "watch"}):
+            return "never matches: only the verbs 'list' and 'watch' have a listShape"
     if rule.flow.exempt and only_anonymous(match):
         return "never matches: it names only unauthenticated callers, which are never exempt"
     return _group_contradiction(match)

@@ -290,8 +290,9 @@ class RequestMatcher:
         if self._names is not None:
             mask &= self._names.mask(info.name)
         if self._shapes is not None:
-            listed = info.verb == "list"
-            mask &= self._shapes[info.shape._value_] if listed else self._unlisted
+            shape = info.shape._value_  # 0 for what is neither list nor watch-list
+            listed = shape or info.verb == "list"
+            mask &= self._shapes[shape] if listed else self._unlisted
         return mask
 
 
@@ -313,7 +314,7 @@ def _resource_field(bits: Bits) -> ResourceField | None:
 
 
 def _shape_masks(bits: Bits) -> list[int]:
-    """For each of the eight shapes of a LIST, by the flag's value, the rules that accept it."""
+    """For each of the eight shapes, by the flag's value, the rules that accept it."""
     masks = []
     for value in range(8):
         shape = ListShape(value)
@@ -322,7 +323,7 @@ def _shape_masks(bits: Bits) -> list[int]:
 
 
 def shape_accepts(match: ListShapeMatch | None, shape: ListShape) -> bool:
-    """Whether a LIST of this shape satisfies ``match``."""
+    """Whether a LIST or watch-list of this shape satisfies ``match``."""
     if match is None:
         return True
     asked = (

@@ -45,10 +45,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ListShapeMatch:
-    """What a LIST must or must not be; None accepts both."""
+    """What a LIST or watch-list must or must not be; None accepts both."""
 
     unpaged: bool | None = None
-    """Has neither a limit nor a continue token."""
+    """Has neither a limit nor a continue token; a watch-list never has."""
 
     without_resource_version: bool | None = None
     """Has no resourceVersion: a consistent read, the most expensive kind."""
@@ -100,7 +100,9 @@ class Match:
     """"" is a request for a whole collection; resource requests only."""
 
     list_shape: ListShapeMatch | None = None
-    """LIST requests only."""
+    """Requests that read a collection only: LISTs, and watch-lists (WATCH with
+    ``sendInitialEvents=true``), with which current informers start; ``verbs: [list]`` or
+    ``[watch]`` beside it means one of both."""
 
     paths: tuple[Pattern, ...] | None = None
     """Non-resource requests only, by their decoded path."""

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, cast
 
 from apiguard.gateway import replies
 from apiguard.gateway.exchange import Exchange
+from apiguard.gateway.watchlist import WatchList
 from apiguard.kube.status import Representation
+from apiguard.policy.config import UpstreamBounds
 from apiguard.runtime.defects import report_defect
 from apiguard.telemetry import bounds
-from apiguard.upstream.endpoint import Endpoint, Lane
+from apiguard.upstream.endpoint import Ceilings, Endpoint, Lane
 from apiguard.upstream.kind import Kind
-from apiguard.upstream.pool import Ceilings, Opening, Pool, Verdict
+from apiguard.upstream.pool import Limits, Opening, Pool, Verdict
 from apiguard.wire.http1_client import Http1Client
 
 if TYPE_CHECKING:
@@ -158,17 +160,10 @@ class UpstreamDriver:
     ) -> None:
         self.traffic = traffic
         self._tls = dict(tls)
-        limits, workers = traffic.config.bounds.upstream, traffic.config.workers
-        # A ceiling is the server's, whoever asks: each worker has an equal part of it.
-        requests = max(1, limits.requests_per_upstream // workers)
+        limits = traffic.config.bounds.upstream
         self.pool: Pool[Exchange, UpstreamConnection] = Pool(
             endpoints,
-            Ceilings(
-                ordinary=requests,
-                exempt=requests,
-                long=max(1, limits.watches_per_upstream // workers),
-                waiting=limits.waiting_requests,
-            ),
+            Limits(ceilings_of(limits, traffic.config.workers), limits.waiting_requests),
             random.Random(),  # noqa: S311 - spreads load, guards nothing
         )
         self._opening: set[asyncio.Task[None]] = set()
@@ -179,21 +174,33 @@ class UpstreamDriver:
     def dispatch(self, exchange: Exchange) -> None:
         now = self.traffic.clock()
         forward = exchange.forward
+        if isinstance(exchange, WatchList) and self.pool.full(Lane.LONG, now):
+            self._refuse_full(exchange, long=True)
+            return
         result = self.pool.submit(exchange, forward.kind, forward.lane, now)
         if isinstance(result, UpstreamConnection):
-            exchange.assigned(result.codec, now)
+            self._assign(exchange, result, now)
         elif result is Verdict.QUEUED:
             self.reconsider(now)
         elif result is Verdict.UNAVAILABLE:
             exchange.refused(replies.UNAVAILABLE)
         else:
-            self._refuse_full(exchange)
+            self._refuse_full(exchange, long=forward.lane is Lane.LONG)
+
+    def _assign(self, exchange: Exchange, connection: UpstreamConnection, now: float) -> None:
+        if isinstance(exchange, WatchList):
+            exchange.on_began = partial(self._began, connection)
+        exchange.assigned(connection.codec, now)
+
+    def _began(self, connection: UpstreamConnection) -> None:
+        """A watch-list has sent its objects: whoever waits may have its place."""
+        self.pool.began(connection)
+        self.reconsider(self.traffic.clock())
 
     def withdraw(self, exchange: Exchange) -> None:
         self.pool.withdraw(exchange, exchange.forward.kind, exchange.forward.lane)
 
-    def _refuse_full(self, exchange: Exchange) -> None:
-        long = exchange.forward.lane is Lane.LONG
+    def _refuse_full(self, exchange: Exchange, *, long: bool = False) -> None:
         self.traffic.counters.hit(bounds.WATCHES if long else bounds.WAITING_REQUESTS)
         message = "too many open watches and streams" if long else "too many requests under way"
         retry_after = self._random.randint(1, 5)
@@ -213,7 +220,7 @@ class UpstreamDriver:
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
         for exchange, connection in plan.assign:
-            exchange.assigned(connection.codec, now)
+            self._assign(exchange, connection, now)
         for exchange in pool.stranded(now):
             exchange.refused(replies.UNAVAILABLE)
 
@@ -297,7 +304,7 @@ class UpstreamDriver:
 
     def tick(self, now: float) -> None:
         for exchange in self.pool.expired(now):
-            self._refuse_full(exchange)
+            self._refuse_full(exchange, long=exchange.forward.lane is Lane.LONG)
         limit = self.traffic.config.bounds.upstream.idle_upstream_seconds
         self.close_idle(now - limit)
         self.reconsider(now)
@@ -313,6 +320,17 @@ class UpstreamDriver:
             task.cancel()
         for connection in self.pool.idle_since(float("inf")):
             connection.close()
+
+
+def ceilings_of(bounds: UpstreamBounds, workers: int) -> Ceilings:
+    """A ceiling is the server's, whoever asks: each of ``workers`` has an equal part of it."""
+    requests = max(1, bounds.requests_per_upstream // workers)
+    return Ceilings(
+        ordinary=requests,
+        exempt=requests,
+        long=max(1, bounds.watches_per_upstream // workers),
+        collection=max(1, requests * bounds.collection_reads_percent // 100),
+    )
 
 
 def _reason(error: OSError) -> str:

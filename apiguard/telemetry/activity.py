@@ -51,7 +51,8 @@ class ActivityRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
                     slow; ``refused`` by the guard are among them
     ``bytes_out``   bytes of response bodies
     ``upstream_seconds``  from sending to the end of the answer, of a watch to its beginning
-    ``unpaged``, ``rv_less``  LISTs without limit, and without resourceVersion
+    ``unpaged``, ``rv_less``  LISTs without limit, and without resourceVersion; no watch-lists,
+                    for that is how healthy informers begin
     ``folded``      stands for many rare clients: the three texts that name one are ""
     """
 
@@ -161,8 +162,9 @@ class Activity:
                 client = clients[caller] = _client(caller)
             texts = (*client, verb[:LONGEST_VERB], _resource(resource), caller is _NOBODY)
             n = cell.requests
-            unpaged = n if shape & _UNPAGED else 0
-            rv_less = n if shape & _RV_LESS else 0
+            lacks = shape if verb == "list" else 0
+            unpaged = n if lacks & _UNPAGED else 0
+            rv_less = n if lacks & _RV_LESS else 0
             add = [n, cell.refused, cell.bytes_out, cell.seconds, unpaged, rv_less]
             _add(sums, texts, add)
         if len(sums) > ROWS:

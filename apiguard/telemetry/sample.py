@@ -111,6 +111,7 @@ def request_of(sample: Sample) -> RequestInfo:
         long_running=sample.long_running,
         mutating=sample.verb not in ("get", "list", "watch"),
         shape=ListShape(sample.shape),
+        collection=not sample.name and (sample.verb == "list" or sample.shape != 0),
         qualified=f"{qualified}/{subresource}" if subresource else qualified,
     )
 

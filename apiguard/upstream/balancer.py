@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from apiguard.upstream.endpoint import Endpoint, Lane
+from apiguard.upstream.endpoint import Ceilings, Endpoint, Lane
 
 
 def candidates(endpoints: Sequence[Endpoint], now: float) -> list[Endpoint]:
@@ -30,10 +30,10 @@ def candidates(endpoints: Sequence[Endpoint], now: float) -> list[Endpoint]:
 
 
 def pick(
-    endpoints: Sequence[Endpoint], lane: Lane, ceiling: int, now: float, rng: random.Random
+    endpoints: Sequence[Endpoint], lane: Lane, ceilings: Ceilings, now: float, rng: random.Random
 ) -> Endpoint | None:
     """A candidate with room in ``lane``, or None."""
-    room = [e for e in candidates(endpoints, now) if e.active[lane] + e.opening[lane] < ceiling]
+    room = [e for e in candidates(endpoints, now) if e.has_room(lane, ceilings)]
     count = len(room)
     if count < 2:
         return room[0] if room else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from apiguard.upstream.health import UNPROBED, Verdict
 
@@ -24,11 +25,27 @@ closes an idle connection just as a request goes out loses one, now and then."""
 
 
 class Lane(enum.IntEnum):
-    """Traffic that shares a ceiling. Exempt traffic has its own, so that nobody can fill it."""
+    """Traffic that waits in one line. Exempt traffic has places of its own, so that nobody can
+    fill them; collection reads have a part of the ordinary ones."""
 
-    ORDINARY = 0
+    ORDINARY = 0  # one object, or none: what takes upstream a millisecond
     EXEMPT = 1
-    LONG = 2  # watches and other long-running requests: they hold a connection, not a slot
+    LONG = 2  # watches and other long-running requests: they hold a connection, not a place
+    COLLECTION = 3  # lists, and watch-lists until their objects are there
+
+
+class Ceilings(NamedTuple):
+    """Requests one endpoint may carry at a time, by lane; of ``ordinary`` ones ``collection`` at
+    most may read collections."""
+
+    ordinary: int
+    exempt: int
+    long: int
+    collection: int
+
+
+# Members off their Enum cost 40 ns a look on Python 3.11, globals 10.
+_ORDINARY, _COLLECTION = Lane.ORDINARY, Lane.COLLECTION
 
 
 class State(enum.Enum):
@@ -57,7 +74,8 @@ class Endpoint:
     """Load and health of one address.
 
     ``active[lane]`` counts requests under way, ``opening[lane]`` connections being opened for
-    jobs of that lane, whatever their kind; together they never exceed the lane's ceiling.
+    jobs of that lane, whatever their kind; together they never exceed the lane's ceiling, nor
+    those of ORDINARY and COLLECTION together that of ORDINARY.
     """
 
     __slots__ = (
@@ -74,8 +92,8 @@ class Endpoint:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.active = [0, 0, 0]
-        self.opening = [0, 0, 0]
+        self.active = [0] * len(Lane)
+        self.opening = [0] * len(Lane)
         self.verdict: Verdict = UNPROBED
         self.drained = False
         self.failures = 0
@@ -86,6 +104,23 @@ class Endpoint:
     @property
     def load(self) -> int:
         return sum(self.active) + sum(self.opening)
+
+    def held(self, lane: Lane) -> int:
+        """Places of ``lane`` that are taken."""
+        return self.active[lane] + self.opening[lane]
+
+    def has_room(self, lane: Lane, ceilings: Ceilings) -> bool:
+        """Whether one more request of ``lane`` has a place."""
+        active, opening = self.active, self.opening
+        if active[lane] + opening[lane] >= ceilings[lane]:
+            return False
+        if lane is _ORDINARY or lane is _COLLECTION:
+            # Spelled out: once per request, and a call more each would double its 0.25 us.
+            return (
+                active[_ORDINARY] + opening[_ORDINARY] + active[_COLLECTION] + opening[_COLLECTION]
+                < ceilings[_ORDINARY]
+            )
+        return True
 
     @property
     def connecting(self) -> bool:

@@ -6,12 +6,31 @@ queues it, or refuses. The driver reports what becomes of connections (``opened`
 which idle connection, and what to open. A connection carries one request at a time here.
 
 Jobs and connections are of a kind of credentials and meet within it only; ceilings are an
-endpoint's and hold over all kinds together. So a slot freed by one kind may go to a job of the
+endpoint's and hold over all kinds together. So a place freed by one kind may go to a job of the
 other, whichever waited longer.
 
-Lanes have ceilings per endpoint. At its ceiling an ORDINARY job waits, first come first served,
-within a bound and a deadline; a LONG job is refused, since no slot comes back soon; an EXEMPT job
+At an endpoint's ceiling an ORDINARY or COLLECTION job waits, first come first served in its lane,
+within a bound and a deadline; a LONG job is refused, since no place comes back soon; an EXEMPT job
 competes with exempt jobs only.
+
+**Cheap requests do not stand behind expensive ones.** A read of a collection takes an overloaded
+API server seconds, a write or a read of one object milliseconds. In one line, in a storm of lists,
+every write waits for lists. kube-apiserver keeps them apart in two ways. By number:
+``--max-requests-inflight`` (400) for reads and ``--max-mutating-requests-inflight`` (200) for
+writes, so that no number of reads takes a write's place. By width, with priority and fairness: a
+request takes seats, one for a write or a read of one object, up to ten for a list by what it has
+to load, and a watch that begins with its objects as many until it has sent them. The guard does
+not know how many objects there are, so it has two lanes where fair queues have widths:
+
+* Collection reads hold at most a part of the places (``Ceilings.collection``), also while nobody
+  else wants them: a place once given comes back only when its list has ended, so a share that held
+  only in need would be gone when the need came. The rest are nearly always free for a write.
+* Where both lanes wait, a place that comes free goes to the lane that holds less of its part, to
+  the one that waited longer if both hold as much. So neither starves, whatever the other does.
+
+A COLLECTION job that is a watch-list holds its place until its objects have been sent (``began``);
+from there on it is a LONG one. The ceiling of LONG is looked at when it comes, for once it has
+begun there is nobody to refuse: those that were waiting then may exceed it.
 """
 
 from __future__ import annotations
@@ -24,14 +43,14 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from apiguard.upstream.balancer import candidates, pick
-from apiguard.upstream.endpoint import Endpoint, Lane
+from apiguard.upstream.endpoint import Ceilings, Endpoint, Lane
 from apiguard.upstream.kind import Kind
 
 J = TypeVar("J")
 C = TypeVar("C")
 
-_SERVING_ORDER = (Lane.EXEMPT, Lane.LONG, Lane.ORDINARY)
-"""Who gets a connection first. LONG before ORDINARY: it waits for a connection only."""
+_FIRST = (Lane.EXEMPT, Lane.LONG)
+"""Who gets a connection first; then those who share places. LONG waits for a connection only."""
 
 
 class Verdict(enum.Enum):
@@ -43,17 +62,12 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ceilings:
-    """Requests under way per endpoint and lane; jobs waiting per lane, and for how long."""
+class Limits:
+    """Places per endpoint; jobs waiting per lane, and for how long."""
 
-    ordinary: int = 600
-    exempt: int = 600
-    long: int = 20_000
+    ceilings: Ceilings
     waiting: int = 1_000
     waiting_seconds: float = 15.0
-
-    def by_lane(self) -> tuple[int, int, int]:
-        return self.ordinary, self.exempt, self.long
 
 
 class Opening(NamedTuple):
@@ -93,6 +107,7 @@ class Pool(Generic[J, C]):
         "_covered",
         "_idle",
         "_limits",
+        "_parts",
         "_queues",
         "_rng",
         "_use",
@@ -100,11 +115,13 @@ class Pool(Generic[J, C]):
         "waiting",
     )
 
-    def __init__(self, endpoints: Sequence[Endpoint], limits: Ceilings, rng: random.Random) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], limits: Limits, rng: random.Random) -> None:
         self.endpoints = tuple(endpoints)
         self.waiting = 0
         self._limits = limits
-        self._ceilings = limits.by_lane()
+        self._ceilings = ceilings = limits.ceilings
+        # What ORDINARY and COLLECTION are entitled to when both want more.
+        self._parts = (max(1, ceilings.ordinary - ceilings.collection), ceilings.collection)
         self._rng = rng
         self._idle: tuple[dict[Endpoint, list[tuple[C, float]]], ...] = tuple(
             {e: [] for e in self.endpoints} for _ in Kind
@@ -137,11 +154,18 @@ class Pool(Generic[J, C]):
                 return Verdict.FULL
         elif lane is Lane.LONG and len(queues[0]) + len(queues[1]) >= self._room(lane, now):
             return Verdict.FULL
-        if len(queues[0]) + len(queues[1]) >= self._limits.waiting:
+        if len(queues[0]) + len(queues[1]) + self._ahead(lane) >= self._limits.waiting:
             return Verdict.FULL
         queues[kind].append(_Waiting(job, now + self._limits.waiting_seconds))
         self.waiting += 1
         return Verdict.QUEUED
+
+    def _ahead(self, lane: Lane) -> int:
+        """Jobs of another lane that count in the bound of ``lane``: no line of collection reads
+        keeps others from waiting, but not the other way round."""
+        if lane is not Lane.COLLECTION:
+            return 0
+        return sum(map(len, self._queues[Lane.ORDINARY]))
 
     def withdraw(self, job: J, kind: Kind, lane: Lane) -> None:
         """``job`` no longer wants a connection; no matter whether it was waiting."""
@@ -173,14 +197,15 @@ class Pool(Generic[J, C]):
         self.waiting = 0
         return jobs
 
+    def full(self, lane: Lane, now: float) -> bool:
+        """Whether no endpoint that can be asked has a place in ``lane``."""
+        return self._reachable(now) and self._room(lane, now) <= 0
+
     def _pick(self, lane: Lane, now: float) -> Endpoint | None:
-        ceiling = self._ceilings[lane]
         if len(self.endpoints) == 1:  # the usual sidecar; spares building a list per request
             only = self.endpoints[0]
-            if only.active[lane] + only.opening[lane] < ceiling and only.usable(now):
-                return only
-            return None
-        return pick(self.endpoints, lane, ceiling, now, self._rng)
+            return only if only.has_room(lane, self._ceilings) and only.usable(now) else None
+        return pick(self.endpoints, lane, self._ceilings, now, self._rng)
 
     def _reachable(self, now: float) -> bool:
         return any(e.usable(now) or (e.connecting and not e.drained) for e in self.endpoints)
@@ -206,10 +231,31 @@ class Pool(Generic[J, C]):
         """Everything that can be done for waiting jobs, done as far as the pool is concerned."""
         made: Plan[J, C] = Plan([], [])
         if self.waiting:
-            for lane in _SERVING_ORDER:
+            for lane in _FIRST:
                 while self._step(lane, now, made):
                     pass
+            while self._share(now, made):
+                pass
         return made
+
+    def _share(self, now: float, made: Plan[J, C]) -> bool:
+        """Gives one place to whoever of ORDINARY and COLLECTION it is due; False for none."""
+        first, second = Lane.ORDINARY, Lane.COLLECTION
+        since = self._waiting_since(second)
+        if since < float("inf"):
+            ordinary = self._held(first) * self._parts[1]
+            collection = self._held(second) * self._parts[0]
+            longer = since < self._waiting_since(first)
+            if collection < ordinary or (collection == ordinary and longer):
+                first, second = second, first
+        return self._step(first, now, made) or self._step(second, now, made)
+
+    def _held(self, lane: Lane) -> int:
+        return sum(e.held(lane) for e in self.endpoints)
+
+    def _waiting_since(self, lane: Lane) -> float:
+        """The deadline of whoever waits longest in ``lane``; infinite when nobody does."""
+        return min((q[0].deadline for q in self._queues[lane] if q), default=float("inf"))
 
     def _step(self, lane: Lane, now: float, made: Plan[J, C]) -> bool:
         """Serves the job of ``lane`` that waited longest among those that can be; False for none.
@@ -259,11 +305,10 @@ class Pool(Generic[J, C]):
         stacks = self._idle[kind]
         if not any(stacks.values()):
             return None
-        ceiling = self._ceilings[lane]
         ready = [
             e
             for e in candidates(self.endpoints, now)
-            if stacks[e] and e.active[lane] + e.opening[lane] < ceiling
+            if stacks[e] and e.has_room(lane, self._ceilings)
         ]
         return min(ready, key=lambda e: e.load, default=None)
 
@@ -283,6 +328,15 @@ class Pool(Generic[J, C]):
         opening.endpoint.opening[opening.lane] -= 1
         if opening.counted:
             self._covered[opening.lane][opening.kind] -= 1
+
+    def began(self, connection: C) -> None:
+        """A watch-list has sent its objects: it gives its place back, and is a watch like any."""
+        use = self._use.get(connection)
+        if use is not None and use[2] is Lane.COLLECTION:
+            endpoint, kind, lane = use
+            endpoint.active[lane] -= 1
+            endpoint.active[Lane.LONG] += 1
+            self._use[connection] = (endpoint, kind, Lane.LONG)
 
     def released(self, connection: C, now: float) -> None:
         """Its request is over and it can carry another."""

@@ -430,8 +430,8 @@ INCIDENTS: Mapping[str, Incident] = {
             _s3_harms,
             _s3_relieves,
             limits=(
-                "kubelets from 1.35 on start with watch-lists, which no ceiling of the guard "
-                "counts: they are only relieved by a relay of what they follow"
+                "kubelets from 1.35 on start with watch-lists, which give up after no time: they "
+                "wait at the ceiling, too, but only a relay of what they follow spares upstream"
             ),
             # Fair queues count seats, not seconds: all of these lists are let in.
             capacity={**MODEL, "max_inflight": 600.0},

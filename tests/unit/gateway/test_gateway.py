@@ -109,10 +109,15 @@ def test_giant_targets_and_header_names_are_not_remembered() -> None:
 @pytest.mark.parametrize(
     ("target", "token", "lane"),
     [
-        ("/api/v1/pods", b"token-alice", Lane.ORDINARY),
+        ("/api/v1/pods", b"token-alice", Lane.COLLECTION),
+        ("/api/v1/pods?limit=500", b"token-alice", Lane.COLLECTION),
+        ("/api/v1/pods?fieldSelector=metadata.name%3Dp", b"token-alice", Lane.ORDINARY),
+        ("/api/v1/namespaces/d/pods/p", b"token-alice", Lane.ORDINARY),
         ("/api/v1/pods", b"token-node", Lane.EXEMPT),
         ("/api/v1/pods?watch=1", b"token-alice", Lane.LONG),
         ("/api/v1/pods?watch=1", b"token-node", Lane.LONG),
+        ("/api/v1/pods?watch=1&sendInitialEvents=1", b"token-alice", Lane.COLLECTION),
+        ("/api/v1/pods?watch=1&sendInitialEvents=1", b"token-node", Lane.LONG),
         ("/api/v1/namespaces/d/pods/p/log", b"token-alice", Lane.LONG),
     ],
 )

@@ -280,10 +280,40 @@ UNPAGED, NO_VERSION, NO_SELECTOR = (
         ("?labelSelector=a", UNPAGED | NO_VERSION),
         ("?fieldSelector=a%3Db&limit=1&resourceVersion=7", ListShape.NONE),
         ("?watch=1", ListShape.NONE),
+        ("?watch=1&resourceVersion=0", ListShape.NONE),
+        ("?watch=1&sendInitialEvents=false", ListShape.NONE),
+        ("?watch=1&sendInitialEvents=true", UNPAGED | NO_VERSION | NO_SELECTOR),
+        ("?watch=1&sendInitialEvents=", UNPAGED | NO_VERSION | NO_SELECTOR),
+        ("?watch=1&sendInitialEvents=1&limit=500&resourceVersion=7", UNPAGED | NO_SELECTOR),
+        ("?sendInitialEvents=true", UNPAGED | NO_VERSION | NO_SELECTOR),
     ],
 )
-def test_a_list_tells_what_it_lacks(query: str, shape: ListShape) -> None:
+def test_a_list_and_a_watch_list_tell_what_they_lack(query: str, shape: ListShape) -> None:
     assert parse_request("GET", "/api/v1/pods" + query).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "collection"),
+    [
+        ("GET", "/api/v1/pods", True),
+        ("GET", "/api/v1/pods?limit=500", True),
+        ("GET", "/api/v1/pods?watch=1", False),
+        ("GET", "/api/v1/pods?watch=1&sendInitialEvents=true", True),
+        ("GET", "/api/v1/watch/pods", False),
+        ("GET", "/api/v1/watch/pods?sendInitialEvents=true", True),
+        ("GET", "/api/v1/watch/namespaces/d/pods/p?sendInitialEvents=true", False),
+        ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dp", False),
+        ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", True),
+        ("GET", "/api/v1/namespaces/d/pods/p", False),
+        ("DELETE", "/api/v1/namespaces/d/pods", False),
+        ("POST", "/api/v1/namespaces/d/pods", False),
+        ("GET", "/openapi/v2", False),
+    ],
+)
+def test_lists_and_watch_lists_read_collections_unless_one_object_is_named(
+    method: str, target: str, collection: bool
+) -> None:
+    assert parse_request(method, target).collection is collection
 
 
 def test_only_a_list_has_a_shape() -> None:
@@ -292,6 +322,7 @@ def test_only_a_list_has_a_shape() -> None:
         ("DELETE", "/api/v1/namespaces/d/pods"),
         ("GET", "/healthz"),
         ("GET", "/api/v1/watch/pods"),
+        ("GET", "/api/v1/watch/pods?sendInitialEvents=false"),
     ):
         assert parse_request(method, target).shape is ListShape.NONE
 

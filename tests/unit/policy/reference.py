@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 from apiguard.kube.identity import Caller, Standing
-from apiguard.kube.requestinfo import RequestInfo
+from apiguard.kube.requestinfo import ListShape, RequestInfo
 from apiguard.limiter.flow import Flow
 from apiguard.policy.matcher import shape_accepts
 from apiguard.policy.patterns import Kind, Pattern
@@ -61,7 +61,10 @@ def _request(match: Match, info: RequestInfo) -> bool:
         and _text(match.names, info.name)
         and (
             match.list_shape is None
-            or (info.verb == "list" and shape_accepts(match.list_shape, info.shape))
+            or (
+                (info.verb == "list" or ListShape.UNPAGED in info.shape)
+                and shape_accepts(match.list_shape, info.shape)
+            )
         )
     )
 

@@ -54,7 +54,7 @@ def test_a_rule_taken_whole_by_an_earlier_one_is_named(
         ("{nonResourcePaths: ['/a'], resources: [pods]}", "both a resource and a non-resource"),
         ("{verbs: [post], resources: [pods]}", "its verbs are HTTP methods"),
         ("{verbs: [list], nonResourcePaths: ['/a']}", "non-resource requests have none"),
-        ("{verbs: [get], listShape: {unpaged: true}}", "not for the verb 'list'"),
+        ("{verbs: [get], listShape: {unpaged: true}}", "only the verbs 'list' and 'watch'"),
         ("{resources: [deployments.apps], apiGroups: [batch]}", "other groups than its apiGroups"),
     ],
 )

@@ -22,6 +22,7 @@ from .reference import first_match
 from .texts import policy, policy_text
 
 PODS = "/api/v1/namespaces/team-a/pods"
+WATCH_LIST = "?watch=1&sendInitialEvents=true"
 
 
 def caller(
@@ -117,10 +118,24 @@ def test_namespaces(namespaces: str, target: str, expected: bool) -> None:
         ("{withoutSelector: true}", "?labelSelector=a%3Db", False),
         ("{}", "?limit=1", True),
         ("{}", "?watch=1", False),
+        ("{}", WATCH_LIST, True),
+        ("{unpaged: true}", WATCH_LIST, True),
+        ("{unpaged: false}", WATCH_LIST, False),
+        ("{withoutResourceVersion: true}", WATCH_LIST, True),
+        ("{withoutResourceVersion: true}", WATCH_LIST + "&resourceVersion=0", False),
     ],
 )
-def test_list_shape_is_about_lists_alone(shape: str, query: str, expected: bool) -> None:
+def test_list_shape_is_about_lists_and_watch_lists_alone(
+    shape: str, query: str, expected: bool
+) -> None:
     assert matches(f"{{listShape: {shape}}}", PODS + query) is expected
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_a_verb_beside_list_shape_means_one_of_both(verb: str) -> None:
+    match = f"{{verbs: [{verb}], listShape: {{unpaged: true}}}}"
+    assert matches(match, PODS) is (verb == "list")
+    assert matches(match, PODS + WATCH_LIST) is (verb == "watch")
 
 
 def test_verbs_are_kubernetes_verbs() -> None:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apiguard.upstream.balancer import candidates, pick
-from apiguard.upstream.endpoint import Address, Endpoint, Lane
+from apiguard.upstream.endpoint import Address, Ceilings, Endpoint, Lane
 from apiguard.upstream.health import Verdict
 from apiguard.upstream.readyz import Condition
 
 NOW = 100.0
 CEILING = 10
+CEILINGS = Ceilings(ordinary=CEILING, exempt=CEILING, long=CEILING, collection=CEILING // 2)
 
 
 def endpoints(count: int) -> list[Endpoint]:
@@ -29,7 +30,7 @@ def unfit(endpoint: Endpoint, condition: Condition) -> None:
 def picked(servers: list[Endpoint], rng: random.Random, times: int = 300) -> Counter[str]:
     found: Counter[str] = Counter()
     for _ in range(times):
-        endpoint = pick(servers, Lane.ORDINARY, CEILING, NOW, rng)
+        endpoint = pick(servers, Lane.ORDINARY, CEILINGS, NOW, rng)
         found[endpoint.address.host if endpoint else ""] += 1
     return found
 

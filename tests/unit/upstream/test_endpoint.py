@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from apiguard.upstream.endpoint import BACKOFF_SECONDS, LOSSES, Address, Endpoint, Lane, State
+import pytest
+
+from apiguard.upstream.endpoint import (
+    BACKOFF_SECONDS,
+    LOSSES,
+    Address,
+    Ceilings,
+    Endpoint,
+    Lane,
+    State,
+)
 from apiguard.upstream.health import Verdict
 from apiguard.upstream.readyz import Condition
 
@@ -69,6 +79,23 @@ def test_a_server_that_accepts_connections_and_answers_nothing_is_not_forgiven()
     assert not e.fit(1.0 + BACKOFF_SECONDS)
     e.answered()
     assert e.fit(1.0)
+
+
+@pytest.mark.parametrize(
+    ("ordinary", "collections", "room", "room_for_collections"),
+    [(0, 0, True, True), (6, 3, True, True), (6, 4, False, False), (0, 4, True, False)],
+)
+def test_collection_reads_have_a_part_of_the_places_of_all(
+    ordinary: int, collections: int, room: bool, room_for_collections: bool
+) -> None:
+    e = endpoint()
+    ceilings = Ceilings(ordinary=10, exempt=1, long=1, collection=4)
+    e.active[Lane.ORDINARY], e.opening[Lane.ORDINARY] = ordinary // 2, ordinary - ordinary // 2
+    e.active[Lane.COLLECTION], e.opening[Lane.COLLECTION] = 0, collections
+    assert e.has_room(Lane.ORDINARY, ceilings) is room
+    assert e.has_room(Lane.COLLECTION, ceilings) is room_for_collections
+    assert e.has_room(Lane.EXEMPT, ceilings)
+    assert e.has_room(Lane.LONG, ceilings)
 
 
 def test_probes_make_it_unfit_yet_leave_it_usable_as_a_last_resort() -> None:

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from apiguard.upstream.balancer import candidates
-from apiguard.upstream.endpoint import Address, Endpoint, Lane
+from apiguard.upstream.endpoint import Address, Ceilings, Endpoint, Lane
 from apiguard.upstream.health import Verdict as HealthVerdict
 from apiguard.upstream.kind import Kind
-from apiguard.upstream.pool import Ceilings, Opening, Pool, Verdict
+from apiguard.upstream.pool import Limits, Opening, Pool, Verdict
 from apiguard.upstream.readyz import Condition
 
-LIMITS = Ceilings(ordinary=3, exempt=2, long=4, waiting=6, waiting_seconds=5.0)
+CEILINGS = Ceilings(ordinary=3, exempt=2, long=4, collection=2)
+LIMITS = Limits(CEILINGS, waiting=6, waiting_seconds=5.0)
+SHARED = (Lane.ORDINARY, Lane.COLLECTION)
 FIT = HealthVerdict(True, Condition.READY)
 UNFIT = HealthVerdict(False, Condition.STORAGE)
 
@@ -40,11 +42,19 @@ class Connection:
     kind: Kind
 
 
+def has_room(endpoint: Endpoint, lane: Lane) -> bool:
+    """Written down once more: collection reads count twice, in their part and among all."""
+    held = [endpoint.active[lane] + endpoint.opening[lane] for lane in Lane]
+    together = sum(held[sharer] for sharer in SHARED)
+    return held[lane] < CEILINGS[lane] and (lane not in SHARED or together < CEILINGS.ordinary)
+
+
 @dataclass(slots=True)
 class Driver:
     """A pool with its surroundings; checks each act of the pool as it happens."""
 
     count: int
+    limits: Limits = LIMITS
     now: float = 100.0
     endpoints: list[Endpoint] = field(init=False)
     pool: Pool[Job, Connection] = field(init=False)
@@ -55,7 +65,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         self.endpoints = [Endpoint(Address(f"10.0.0.{n}", 6443, True)) for n in range(self.count)]
-        self.pool = Pool(self.endpoints, LIMITS, random.Random(0))
+        self.pool = Pool(self.endpoints, self.limits, random.Random(0))
 
     def submit(self, kind: Kind, lane: Lane) -> Connection | Verdict:
         job = Job(next(self.numbers), kind, lane)
@@ -109,6 +119,14 @@ class Driver:
         self.pool.released(connection, self.now)
         self.plan()
 
+    def began(self, connection: Connection) -> None:
+        """It carries a watch-list, whose objects have been sent."""
+        self.pool.began(connection)
+        job = self.running[connection]
+        if job.lane is Lane.COLLECTION:
+            job.lane = Lane.LONG
+        self.plan()
+
     def close(self, connection: Connection) -> None:
         self.running.pop(connection, None)
         self.pool.closed(connection)
@@ -146,6 +164,12 @@ class PoolMachine(RuleBasedStateMachine):
             connection = data.draw(st.sampled_from(list(self.driver.running)))
             connection.endpoint.answered()
             self.driver.release(connection)
+
+    @rule(data=st.data())
+    def begins(self, data: st.DataObject) -> None:
+        carried = [c for c, job in self.driver.running.items() if job.lane is Lane.COLLECTION]
+        if carried:
+            self.driver.began(data.draw(st.sampled_from(carried)))
 
     @rule(data=st.data(), loses=st.booleans())
     def ends(self, data: st.DataObject, loses: bool) -> None:
@@ -185,12 +209,13 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def ceilings_hold_over_kinds(self) -> None:
-        ceilings = LIMITS.by_lane()
         for endpoint in self.driver.endpoints:
             for lane in Lane:
                 assert endpoint.opening[lane] >= 0
                 assert endpoint.active[lane] >= 0
-                assert endpoint.active[lane] + endpoint.opening[lane] <= ceilings[lane]
+                # Watch-lists that began while watches filled their ceiling are let be.
+                assert endpoint.held(lane) <= CEILINGS[lane] or lane is Lane.LONG
+            assert sum(endpoint.held(lane) for lane in SHARED) <= CEILINGS.ordinary
 
     @invariant()
     def counts_are_of_what_is_there(self) -> None:
@@ -212,14 +237,9 @@ class PoolMachine(RuleBasedStateMachine):
     def nothing_waits_that_could_be_served(self) -> None:
         """No waiting job has an idle connection it could use, nor room to open one."""
         driver = self.driver
-        ceilings = LIMITS.by_lane()
         idle = [c for c in self.opened if c not in driver.running]
         for job in driver.waiting:
-            room = [
-                e
-                for e in candidates(driver.endpoints, driver.now)
-                if e.active[job.lane] + e.opening[job.lane] < ceilings[job.lane]
-            ]
+            room = [e for e in candidates(driver.endpoints, driver.now) if has_room(e, job.lane)]
             assert not any(c.kind is job.kind and c.endpoint in room for c in idle)
             if room:
                 meant = [o for o in driver.openings if (o.kind, o.lane) == (job.kind, job.lane)]
@@ -236,16 +256,16 @@ def driver() -> Driver:
     return Driver(1)
 
 
-def fill(driver: Driver, kind: Kind, count: int) -> list[Connection]:
+def fill(driver: Driver, kind: Kind, count: int, lane: Lane = Lane.ORDINARY) -> list[Connection]:
     for _ in range(count):
-        assert driver.submit(kind, Lane.ORDINARY) is Verdict.QUEUED
+        assert driver.submit(kind, lane) is Verdict.QUEUED
     return [driver.open() for _ in range(count)]
 
 
 def test_a_slot_freed_by_one_kind_goes_to_the_other_when_that_waited_longer(
     driver: Driver,
 ) -> None:
-    first, *_ = fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    first, *_ = fill(driver, Kind.PLAIN, CEILINGS.ordinary)
     driver.submit(Kind.FRONT_PROXY, Lane.ORDINARY)
     driver.now += 1
     driver.submit(Kind.PLAIN, Lane.ORDINARY)
@@ -255,7 +275,7 @@ def test_a_slot_freed_by_one_kind_goes_to_the_other_when_that_waited_longer(
 
 
 def test_exempt_requests_pass_when_ordinary_ones_fill_their_ceiling(driver: Driver) -> None:
-    fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    fill(driver, Kind.PLAIN, CEILINGS.ordinary)
     driver.submit(Kind.PLAIN, Lane.ORDINARY)
     driver.submit(Kind.FRONT_PROXY, Lane.EXEMPT)
     assert [(o.kind, o.lane) for o in driver.openings] == [(Kind.FRONT_PROXY, Lane.EXEMPT)]
@@ -263,7 +283,7 @@ def test_exempt_requests_pass_when_ordinary_ones_fill_their_ceiling(driver: Driv
 
 def test_a_long_request_at_the_ceiling_is_refused_and_not_kept_waiting(driver: Driver) -> None:
     """Also while the connections of those before it are still being opened."""
-    for kind in (Kind.PLAIN, Kind.FRONT_PROXY) * (LIMITS.long // 2):
+    for kind in (Kind.PLAIN, Kind.FRONT_PROXY) * (CEILINGS.long // 2):
         assert driver.submit(kind, Lane.LONG) is Verdict.QUEUED
     assert driver.submit(Kind.PLAIN, Lane.LONG) is Verdict.FULL
     while driver.openings:
@@ -272,7 +292,7 @@ def test_a_long_request_at_the_ceiling_is_refused_and_not_kept_waiting(driver: D
 
 
 def test_waiting_requests_are_served_first_come_first_served(driver: Driver) -> None:
-    connection, *_ = fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    connection, *_ = fill(driver, Kind.PLAIN, CEILINGS.ordinary)
     for _ in range(3):
         assert driver.submit(Kind.PLAIN, Lane.ORDINARY) is Verdict.QUEUED
     expected = [job.number for job in driver.waiting]
@@ -283,8 +303,136 @@ def test_waiting_requests_are_served_first_come_first_served(driver: Driver) -> 
     assert served == expected
 
 
+# -- collection reads beside others --------------------------------------------------------------
+
+WIDE = Limits(Ceilings(ordinary=10, exempt=1, long=4, collection=4), waiting=20)
+
+
+def test_lists_leave_places_free_for_writes_however_many_wait() -> None:
+    driver = Driver(1, WIDE)
+    for _ in range(20):
+        driver.submit(Kind.PLAIN, Lane.COLLECTION)
+    while driver.openings:
+        driver.open()
+    assert len(driver.running) == WIDE.ceilings.collection
+    for kind in (Kind.PLAIN, Kind.FRONT_PROXY, Kind.PLAIN):
+        driver.submit(kind, Lane.ORDINARY)
+        driver.open()
+    lanes = [job.lane for job in driver.running.values()]
+    assert lanes == [Lane.COLLECTION] * 4 + [Lane.ORDINARY] * 3
+
+
+def test_a_write_does_not_stand_behind_lists_that_came_before_it() -> None:
+    driver = Driver(1, WIDE)
+    fill(driver, Kind.PLAIN, 4, Lane.COLLECTION)
+    one, *_ = fill(driver, Kind.PLAIN, 6)
+    for _ in range(5):
+        driver.submit(Kind.PLAIN, Lane.COLLECTION)
+    driver.now += 1
+    driver.submit(Kind.PLAIN, Lane.ORDINARY)
+    (*_, write) = driver.waiting
+    driver.release(one)
+    assert driver.running[one] is write
+
+
+@pytest.mark.parametrize("crowd", SHARED)
+def test_neither_lane_starves_the_other(crowd: Lane) -> None:
+    """One lane holds all it can and has many waiting; the other gets its part nevertheless."""
+    driver = Driver(1, WIDE)
+    (other,) = set(SHARED) - {crowd}
+    most, parts = WIDE.ceilings[crowd], {Lane.ORDINARY: 6, Lane.COLLECTION: 4}
+    held = fill(driver, Kind.PLAIN, most, crowd)
+    for _ in range(12):
+        driver.submit(Kind.PLAIN, crowd)
+    driver.now += 1
+    for _ in range(8):
+        driver.submit(Kind.PLAIN, other)
+    for connection in held[: parts[other]]:
+        while driver.openings:
+            driver.open()
+        driver.release(connection)
+    while driver.openings:
+        driver.open()
+    assert sum(job.lane is other for job in driver.running.values()) >= parts[other]
+
+
+@pytest.mark.parametrize("lane", SHARED)
+def test_with_one_place_for_all_it_goes_to_whoever_waited_longest(lane: Lane) -> None:
+    limits = Limits(Ceilings(ordinary=1, exempt=1, long=1, collection=1))
+    driver = Driver(1, limits)
+    (connection,) = fill(driver, Kind.PLAIN, 1)
+    expected = []
+    for number in range(6):
+        expected.append(lane if number % 2 else next(x for x in SHARED if x is not lane))
+        driver.now += 1
+        driver.submit(Kind.PLAIN, expected[-1])
+    served = []
+    for _ in expected:
+        driver.release(connection)
+        served.append(driver.running[connection].lane)
+    assert served == expected
+
+
+def test_parts_are_those_of_all_servers_together() -> None:
+    driver = Driver(3, WIDE)
+    for _ in range(20):
+        driver.submit(Kind.PLAIN, Lane.COLLECTION)
+        driver.submit(Kind.PLAIN, Lane.ORDINARY)
+        while driver.openings:
+            driver.open()
+    lanes = [job.lane for job in driver.running.values()]
+    assert (lanes.count(Lane.COLLECTION), lanes.count(Lane.ORDINARY)) == (12, 18)
+    assert all(e.active[Lane.COLLECTION] == 4 for e in driver.endpoints)
+
+
+def test_waiting_lists_refuse_no_write_and_waiting_writes_count_before_lists() -> None:
+    driver = Driver(1, Limits(Ceilings(2, 1, 1, 1), waiting=3))
+    for _ in range(4):
+        driver.submit(Kind.PLAIN, Lane.COLLECTION)
+        driver.submit(Kind.PLAIN, Lane.ORDINARY)
+        while driver.openings:
+            driver.open()
+    # One of each runs; of each three may wait, but lists only where writes left room.
+    assert driver.submit(Kind.PLAIN, Lane.COLLECTION) is Verdict.FULL
+    lanes = [job.lane for job in driver.waiting]
+    assert lanes.count(Lane.ORDINARY) == 3
+    assert len(driver.waiting) <= 2 * 3
+
+
+def test_a_watch_list_that_began_gives_its_place_to_whoever_waits() -> None:
+    driver = Driver(1, WIDE)
+    first, *_ = fill(driver, Kind.PLAIN, 4, Lane.COLLECTION)
+    driver.submit(Kind.PLAIN, Lane.COLLECTION)
+    assert driver.openings == []
+    driver.began(first)
+    assert [o.lane for o in driver.openings] == [Lane.COLLECTION]
+    driver.open()
+    (endpoint,) = driver.endpoints
+    assert (endpoint.active[Lane.COLLECTION], endpoint.active[Lane.LONG]) == (4, 1)
+    driver.close(first)
+    assert (endpoint.active[Lane.COLLECTION], endpoint.active[Lane.LONG]) == (4, 0)
+
+
+def test_only_what_reads_a_collection_can_begin() -> None:
+    driver = Driver(1, WIDE)
+    (connection,) = fill(driver, Kind.PLAIN, 1)
+    driver.pool.began(connection)
+    driver.pool.began(Connection(driver.endpoints[0], Kind.PLAIN))
+    assert driver.endpoints[0].active == [1, 0, 0, 0]
+
+
+def test_a_lane_is_full_when_no_server_has_room_in_it_and_not_when_none_is_there() -> None:
+    driver = Driver(1, WIDE)
+    fill(driver, Kind.PLAIN, 3, Lane.LONG)
+    assert not driver.pool.full(Lane.LONG, driver.now)
+    fill(driver, Kind.PLAIN, 1, Lane.LONG)
+    assert driver.pool.full(Lane.LONG, driver.now)
+    driver.endpoints[0].drained = True
+    assert not driver.pool.full(Lane.LONG, driver.now)
+
+
 def test_a_full_queue_refuses(driver: Driver) -> None:
-    fill(driver, Kind.PLAIN, LIMITS.ordinary)
+    fill(driver, Kind.PLAIN, CEILINGS.ordinary)
     verdicts = [driver.submit(kind, Lane.ORDINARY) for kind in Kind for _ in range(4)]
     assert verdicts == [Verdict.QUEUED] * LIMITS.waiting + [Verdict.FULL] * 2
 
