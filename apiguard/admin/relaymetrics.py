@@ -29,6 +29,7 @@ _PLAIN: Final = (
     (names.RELAY_PROOFS, Kind.PROOFS),
     (names.RELAY_DIGESTS, Kind.DIGESTS),
     (names.RELAY_MISMATCHES, Kind.MISMATCHES),
+    (names.RELAY_COMPRESSED, Kind.PACKED),
     (names.RELAY_REBUILDS, Kind.BREAKS),
 )
 _LABELLED: Final = (

@@ -61,6 +61,7 @@ class Kind(enum.StrEnum):
     PROOFS = "proofs"  # of freshness, asked of upstream
     DIGESTS = "digests"  # comparisons with upstream
     MISMATCHES = "mismatches"  # ... that differed
+    PACKED = "packed"  # pieces of lists compressed
     UPSTREAM = "upstream"  # what the relay itself asked of upstream (list, watch)
     BREAKS = "breaks"  # times a cache had to be filled anew
     REVIEWS = "reviews"  # SubjectAccessReviews (answered, failed)

@@ -36,6 +36,7 @@ def relay_report(desk: RelayDesk, now: float) -> RelayReport:
         **_labelled(Kind.BYPASSES, desk.bypasses),
         **{(Kind.REFUSALS, str(code)): number for code, number in desk.refusals.items()},
         **_labelled(Kind.WAITS, desk.waits),
+        (Kind.PACKED, ""): desk.compressing.packed,
         **_judged(view),
     }
     return RelayReport(

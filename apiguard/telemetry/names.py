@@ -175,6 +175,9 @@ RELAY_REVOCATIONS = _counter(
 RELAY_PROOFS = _counter("relay_proofs", "Proofs of freshness asked of upstream.")
 RELAY_DIGESTS = _counter("relay_digests", "Comparisons of caches with upstream.")
 RELAY_MISMATCHES = _counter("relay_digest_mismatches", "Comparisons that differed.")
+RELAY_COMPRESSED = _counter(
+    "relay_compressed_pieces", "Pieces of lists compressed, each once for all who read it."
+)
 RELAY_REBUILDS = _counter("relay_rebuilds", "Times a cache contradicted upstream.")
 RELAY_UPSTREAM = _counter(
     "relay_upstream_requests", "Lists and watches the relay itself asked of upstream.", "verb"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from apiguard.demo.resources import PODS
+from apiguard.runtime.relayreport import Kind
+from apiguard.runtime.relayviews import relay_report
 from tests.net.traffic.waiting import eventually
 
 from .conftest import StartRelay
@@ -62,6 +65,8 @@ async def test_many_readers_cost_one_compression_until_something_changes(
     await eventually(lambda: feed.cache and feed.cache.count == 901, "the change seen")
     assert b"news" in await read()
     assert packed.packed > pieces
+    counts = relay_report(relayed.desk, time.monotonic()).counts
+    assert counts[Kind.PACKED, ""] == packed.packed
 
 
 async def test_a_reader_who_leaves_while_a_piece_is_compressed_holds_up_nobody(
