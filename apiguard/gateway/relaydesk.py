@@ -83,6 +83,7 @@ class RelayDesk:
         self._book = FeedBook(config)
         self.feeds = self._book.feeds
         self.turn = 0
+        self.alone = False
         self._driver = driver
         self._clock = clock
         self._rng = rng

@@ -41,9 +41,11 @@ LONGEST_UNCHUNKED = 2048
 
 
 class Desk(Protocol):
-    """Who decides what a Serving sends. ``turn`` counts turns of the loop."""
+    """Who decides what a Serving sends. ``turn`` counts turns of the loop; ``alone`` while an event
+    is told that no other follows in this turn."""
 
     turn: int
+    alone: bool
 
     def soon(self, serving: Serving) -> None:
         """Call ``serving.step`` after what was written has been flushed."""
@@ -313,7 +315,7 @@ class Serving:
             return False
         size = frame.size
         self.bytes_out += size
-        stream.send_shared(frame)
+        stream.send_shared(frame, alone=self._desk.alone)
         turn = self._desk.turn
         if turn != self._turn:
             self._turn = turn

@@ -111,6 +111,7 @@ class Downstream(asyncio.Protocol):
         if self._authority is not None and transport.get_extra_info("peercert"):
             self._certify(transport.get_extra_info("ssl_object"), self._authority)
         self.connected = True
+        self.codec.write_through = self._write_through
         self._traffic.connected(self)
 
     def _certify(self, tls: ssl.SSLObject, authority: ClientAuthority) -> None:
@@ -153,6 +154,11 @@ class Downstream(asyncio.Protocol):
         self.codec.set_writable(True)
         self._touch()
         self._traffic.flush()
+
+    def _write_through(self, data: bytes) -> None:
+        """Nothing the codec has collected stands before ``data``."""
+        self._traffic.counters.bytes_sent += len(data)
+        self._transport.write(data)
 
     # -- after every batch of calls ----------------------------------------------------------
 

@@ -28,7 +28,7 @@ from apiguard.identity import accessreview
 from apiguard.identity.authorizer import Authorizer, Limits
 from apiguard.identity.authorizer import Review as AccessReview
 from apiguard.identity.reviews import Reviews
-from apiguard.kube.framing import frame_splitter
+from apiguard.kube.framing import RawEvent, frame_splitter
 from apiguard.kube.lists import ListEnvelope, list_splitter
 from apiguard.kube.objects import NO_FIELDS, ObjectError, Peeked, peeker
 from apiguard.kube.selectors import field_selector_text, label_selector_text
@@ -449,7 +449,7 @@ class Relaying:
                     events = splitter.receive_data(piece)
                     for at in range(0, len(events), EVENTS_PER_STEP):
                         step = events[at : at + EVENTS_PER_STEP]
-                        told = reflector.received(step, time.monotonic())
+                        told = self._tell(reflector, step, alone=len(events) == 1)
                         if told is not None:
                             _note_breaks(feed, reflector, breaks)
                             return told
@@ -464,6 +464,15 @@ class Relaying:
         if now - begun < wish.timeout - CUT_SHORT_SECONDS:
             self._cut_short.add(feed)
         return reflector.ended(now)
+
+    def _tell(self, reflector: Reflector, step: list[RawEvent], *, alone: bool) -> Wish | None:
+        """Applied and told; what several events send to one watcher is written together."""
+        desk = self.desk
+        desk.alone = alone
+        try:
+            return reflector.received(step, time.monotonic())
+        finally:
+            desk.alone = False
 
     # -- proofs ------------------------------------------------------------------------------
 

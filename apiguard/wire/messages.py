@@ -201,8 +201,9 @@ class ServerStream(Protocol):
 
     def send_data(self, data: bytes) -> None: ...
 
-    def send_shared(self, piece: Shared) -> None:
-        """As ``send_data``, framed once for all streams that send ``piece``."""
+    def send_shared(self, piece: Shared, *, alone: bool = False) -> None:
+        """As ``send_data``, framed once for all streams that send ``piece``. ``alone``: nothing
+        follows in this turn of the loop, so that there is no use in waiting for it."""
 
     def send_end(self) -> None: ...
 

@@ -7,9 +7,10 @@ import random
 import pytest
 
 from apiguard.errors import WireError
+from apiguard.relay.eventlog import Frame
 from apiguard.wire.http1 import State
 from apiguard.wire.http1_client import RESPONSE_HEAD_LIMIT, Http1Client
-from apiguard.wire.messages import RequestLine, ResponseHead
+from apiguard.wire.messages import CHUNKED, RequestLine, ResponseHead
 from tests.unit.gateway.building import Guard, Touch
 from tests.wire.reading import Accepted, Reader, Refused
 
@@ -212,3 +213,22 @@ def test_a_response_whose_line_ends_are_torn_or_stray_is_no_response(field: byte
     connection.codec.receive_data(b"\r\n\r\n")  # ends a head that seemed unfinished
     assert sink.events == ["aborted"]
     assert connection.codec.should_close
+
+
+def test_what_comes_alone_is_written_through_but_overtakes_nothing() -> None:
+    """With everything in its order on the wire, whatever was written when."""
+    reader = Reader()
+    server = reader.server
+    server.receive_data(REQUEST)
+    wire: list[bytes] = []
+    server.write_through = wire.append
+    server.send_head(ResponseHead(200, b"HTTP/1.1 200 OK\r\n", b"", False, CHUNKED, -1, b"", False))
+    first, second, third = (Frame(b"%d" % number) for number in (1, 2, 3))
+    server.send_shared(first, alone=True)  # the head is not sent yet
+    assert wire == []
+    wire += server.pieces_to_send()
+    server.send_shared(second, alone=True)
+    server.send_shared(third)
+    server.send_shared(first, alone=True)
+    assert b"".join(wire).endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n")
+    assert server.data_to_send() == b"1\r\n3\r\n1\r\n1\r\n"
