@@ -16,6 +16,7 @@ from collections import deque
 from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from apiguard.runtime import alive
 from apiguard.runtime.defects import report_defect
 from apiguard.wire.http1_client import Http1Client
 from apiguard.wire.messages import RequestLine, ResponseHead
@@ -207,6 +208,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        alive.notice_silence(transport.get_extra_info("socket"))
         self._wire.opened(self)
 
     def data_received(self, data: bytes) -> None:
