@@ -44,7 +44,7 @@ FLAGS: dict[str, str] = {
     "paths": "--path",
 }
 SHAPES: dict[str, tuple[str, str, str]] = {
-    "unpaged": ("--unpaged", "unpaged", "LISTs without limit."),
+    "unpaged": ("--unpaged", "unpaged", "LISTs without limit, and watch-lists."),
     "rv_less": ("--rv-less", "withoutResourceVersion", "LISTs without resourceVersion."),
     "unselected": ("--no-selector", "withoutSelector", "LISTs without any selector."),
 }

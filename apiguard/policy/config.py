@@ -204,9 +204,10 @@ class ProcessBounds:
     """Seconds for open requests after that, when no new connections are accepted any more. The
     guard ends as soon as the last of them has."""
 
-    drain_watch_seconds: int = 10
+    drain_watch_seconds: int = 3
     """Seconds of the drain over which open watches are ended one after the other: their clients
-    return at once, to another guard or as soon as this one is back."""
+    return at once, to another guard or as soon as this one is back. Where there is no other,
+    leaders give up after 10 s without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,15 +37,17 @@ def node(number: int) -> str:
 def pod(number: int, revision: int, stamp: int = 0) -> bytes:
     """An item of a list: a pod as kube-apiserver writes one there, ``POD_BYTES`` long.
 
-    ``stamp`` in nanoseconds of the monotonic clock.
+    ``stamp`` in nanoseconds of the monotonic clock. In order of their numbers pods are in order of
+    their keys, too, as API servers list them.
     """
+    namespace = number * NAMESPACES // PODS
     start = (
         b'{"metadata":{"name":"web-%05d","namespace":"team-%02d",'
         b'"uid":"0f8a2b7e-1111-4222-8333-%012d","resourceVersion":"%d",'
         b'"creationTimestamp":"2026-11-23T00:00:00Z",'
         b'"labels":{"app":"app-%02d","tier":"tier-%d"},"annotations":{"changed":"%b%020d"}},'
         b'"spec":{"containers":[{"name":"web","image":"registry.example/web:1.0","env":['
-        % (number, number % NAMESPACES, number, revision, number % 40, number % TIERS, STAMP, stamp)
+        % (number, namespace, number, revision, number % 40, number % TIERS, STAMP, stamp)
     )
     end = (
         b']}],"restartPolicy":"Always","nodeName":"%b","serviceAccountName":"default"},'
