@@ -70,6 +70,11 @@ class ClusterSize:
     podBytes: int = 4096  # noqa: N815 - spelled as in the file
     services: int = 40
     updates: float = 2.0
+    """Of pods' status."""
+
+    replacements: float = 0.2
+    """Pods deleted and made anew."""
+
     configmaps: int = 40
     secrets: int = 0
     secretBytes: int = 0  # noqa: N815

@@ -445,7 +445,11 @@ INCIDENTS: Mapping[str, Incident] = {
             _s4_steps,
             _s4_harms,
             _s4_relieves,
-            limits="one modelled server restarts three times, instead of three in turn",
+            limits=(
+                "who follows a whole cluster starts over where objects were deleted meanwhile, "
+                "from the relay's memory; one modelled server restarts three times, not three "
+                "in turn"
+            ),
             settings=_relay(("", "v1", "pods"), ("", "v1", "configmaps")),
         ),
         Incident(

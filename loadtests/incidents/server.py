@@ -204,7 +204,7 @@ def _cluster_spec(size: ClusterSize) -> ClusterSpec:
         services=size.services,
         configmaps=size.configmaps,
         pod_updates=size.updates,
-        pod_replacements=size.updates / 10,
+        pod_replacements=size.replacements,
         renew_leases=False,
     )
 
