@@ -31,6 +31,7 @@ class Downstream(asyncio.Protocol):
         self._agent = b""
         self._target = b""
         self.upstream: Upstream | None = None
+        self.full = False
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,10 +45,12 @@ class Downstream(asyncio.Protocol):
             self.upstream.transport.abort()
 
     def pause_writing(self) -> None:
+        self.full = True
         if self.upstream is not None:
             self.upstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.full = False
         if self.upstream is not None:
             self.upstream.transport.resume_reading()
 
@@ -129,9 +132,11 @@ class Upstream(asyncio.Protocol):
         client, self.client = self.client, None
         if client is None:
             return
-        client.upstream = None
         if self._chunked or self._head:
             client.transport.write(self._head + (b"0\r\n\r\n" if self._chunked else b""))
+        client.upstream = None
+        if client.full:  # its last bytes paused what the next client is to read from
+            self.transport.resume_reading()
         self._proxy.release(self)
 
 
