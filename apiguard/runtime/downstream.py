@@ -186,7 +186,8 @@ class Downstream(asyncio.Protocol):
         if self.codec.broken:
             self._transport.abort()
         elif not self.codec.linger:
-            self._transport.close()
+            if not self._transport.is_closing():  # asyncio's, closed twice, can not be aborted
+                self._transport.close()
         elif not self._close_at:
             self._close_at = self._traffic.clock() + LINGER_SECONDS
             self._adjust_reading()

@@ -26,6 +26,7 @@ from apiguard.kube.identity import Caller
 from apiguard.kube.requestinfo import RequestInfo
 from apiguard.policy.config import GuardConfig
 from apiguard.policy.identityconfig import identity_names
+from apiguard.runtime.defects import report_defect
 from apiguard.runtime.downstream import Downstream
 from apiguard.runtime.ending import CUT_SECONDS, end_spread
 from apiguard.runtime.listener import Listener
@@ -215,12 +216,17 @@ class TrafficServer:
             downstream.set_resting(False)
 
     def _tick(self) -> None:
+        # First, for a defect below must not be the end of all deadlines.
+        self._tick_handle = self.loop.call_later(TICK_SECONDS, self._tick)
         now = self.clock()
         for downstream in tuple(self._downstreams):
-            downstream.tick(now)
+            try:
+                downstream.tick(now)
+            except Exception as defect:  # ours: only this connection ends
+                report_defect(defect)
+                downstream.cut()
         self.upstream.tick(now)
         self.flush()
-        self._tick_handle = self.loop.call_later(TICK_SECONDS, self._tick)
 
     # -- views -------------------------------------------------------------------------------
 

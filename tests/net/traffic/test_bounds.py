@@ -89,6 +89,27 @@ async def test_an_idle_client_is_closed(upstream: StartUpstream, guard: StartGua
     await asked.close()
 
 
+async def test_a_defect_at_one_connections_deadlines_ends_that_one_and_no_others_deadlines(
+    upstream: StartUpstream, guard: StartGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = await guard((await upstream(answers(ok()))).url, idle_client_seconds=1)
+    marked = await Client.open(started.port)
+    defective, tick = await only_downstream(started), Downstream.tick
+
+    def failing(downstream: Downstream, now: float) -> None:
+        if downstream is defective:
+            raise RuntimeError
+        tick(downstream, now)
+
+    monkeypatch.setattr(Downstream, "tick", failing)
+    other = await Client.open(started.port)
+    assert await marked.ended() == b""
+    assert await other.ended(within=3) == b""
+    assert started.hits(bounds.CLIENT_IDLE) == 1
+    await marked.close()
+    await other.close()
+
+
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_a_client_that_reads_nothing_stops_its_own_stream_alone_and_is_cut(
     encrypted: bool, upstream: StartUpstream, guard: StartGuard, certificates: Certificates
