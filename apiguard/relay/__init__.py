@@ -25,7 +25,7 @@ exactly is passed upstream with a reason, so most refusals are upstream's own wo
 ``selection``  what one client may see, as a value
 ``listing``    the table of LIST, and what is served, waited for or passed
 ``freshness``  reads without a resourceVersion: one proof for all who wait
-``bodies``     answers built once, in pieces of at most 256 KiB
+``bodies``     answers built once, in pieces of at most 240 KiB
 ``packing``    the same compressed, by ``checksum`` of their parts
 ``watching``   the same for WATCH
 ``watcher``    Watcher: initial events, the log, live; bookmarks, deadline, stall

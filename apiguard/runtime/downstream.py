@@ -21,6 +21,7 @@ from apiguard.gateway.decision import Peer
 from apiguard.gateway.session import Session
 from apiguard.identity.certificate import ClientAuthority, ClientCertificate
 from apiguard.runtime.defects import report_defect
+from apiguard.runtime.reading import Reader
 from apiguard.runtime.tls import sent_chain
 from apiguard.telemetry import bounds
 from apiguard.wire.http1 import State
@@ -51,7 +52,7 @@ _BYTES_ACKED_OFFSET = 120  # tcpi_bytes_acked in Linux's struct tcp_info
 Mark = tuple[State, bool, int]
 
 
-class Downstream(asyncio.Protocol):
+class Downstream(Reader):
     """One client connection, from accept to close."""
 
     __slots__ = (

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from apiguard.runtime import alive
 from apiguard.runtime.defects import report_defect
+from apiguard.runtime.reading import Reader
 from apiguard.wire.http1_client import Http1Client
 from apiguard.wire.messages import RequestLine, ResponseHead
 
@@ -188,7 +189,7 @@ class Call:
         """Requests are small: they are handed to the transport whole."""
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(Reader):
     """``context`` is what it was opened with, None without TLS; ``call`` its latest one."""
 
     __slots__ = ("_reading", "_transport", "_wire", "call", "codec", "context", "idle_at", "server")

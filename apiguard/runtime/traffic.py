@@ -82,7 +82,7 @@ class TrafficServer:
     connection proves; it may be empty where all of them speak plain HTTP.
 
     ``high_water`` is what a transport may hold before its source pauses: a quarter of the bound
-    on bytes buffered per direction, because one read of up to 256 KiB still comes on top, and TLS
+    on bytes buffered per direction, because one read of up to 240 KiB still comes on top, and TLS
     holds it once more encrypted.
     """
 

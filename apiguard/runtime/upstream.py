@@ -21,6 +21,7 @@ from apiguard.kube.status import Representation
 from apiguard.policy.config import UpstreamBounds
 from apiguard.runtime import alive
 from apiguard.runtime.defects import report_defect
+from apiguard.runtime.reading import Reader
 from apiguard.telemetry import bounds
 from apiguard.upstream.endpoint import Ceilings, Endpoint, Lane
 from apiguard.upstream.kind import Kind
@@ -39,7 +40,7 @@ CONNECT_SECONDS = 5.0
 """For connecting and the TLS handshake; a healthy API server takes milliseconds."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Reader):
     """One connection to an endpoint; ``context`` is what it was opened with."""
 
     __slots__ = (
@@ -77,8 +78,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._traffic.high_water)
         # A read takes whatever the kernel holds, up to 256 KiB, and for a client that has stopped
         # reading it is then held in plain and encrypted form on both sides. Left to the kernel
-        # that is 1.4 MiB a client, with these bounds 0.85, for a tenth to a third more CPU per
-        # byte of a large answer; halving them again costs more than it frees.
+        # that is 1.4 MiB a client, with these bounds half of it, for a tenth to a third more CPU
+        # per byte of a large answer; halving them again costs more than it frees.
         if transport.get_extra_info("sslcontext") is not None:
             # Of TLS transports only, hence unknown to typeshed.
             transport.set_read_buffer_limits(high=self._traffic.high_water)  # type: ignore[attr-defined] # see above

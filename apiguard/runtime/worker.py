@@ -82,6 +82,7 @@ from apiguard.runtime.identities import make_authenticator, renew
 from apiguard.runtime.layering import Layering
 from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
+from apiguard.runtime.reading import place_buffers
 from apiguard.runtime.relayclient import RelayClient
 from apiguard.runtime.relaying import Relaying
 from apiguard.runtime.relayreport import CacheStandouts, RelayReport
@@ -542,6 +543,7 @@ def main() -> int:
     async def serve() -> int:
         return await Worker(listening).run(control)
 
+    place_buffers()
     # What is imported stays. Walking over it again in every full collection would stop the loop
     # for 30 ms; nothing that will be garbage exists yet.
     gc.collect()

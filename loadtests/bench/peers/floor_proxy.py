@@ -199,6 +199,9 @@ async def serve(port: int, upstream_port: int, tls: ProxyTls | None) -> None:
 
 def main(arguments: list[str]) -> None:
     port, upstream_port, *files = arguments
+    # Freed at once: until something large was, glibc maps the block of every read of TLS anew, at
+    # twice the CPU per request, by luck.
+    bytearray(1 << 20)
     uvloop.run(serve(int(port), int(upstream_port), ProxyTls.load(files)))
 
 
