@@ -7,17 +7,20 @@ keeps cookies and hides which bytes arrived when; requests and urllib3 cost thre
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gevent
+from gevent import monkey
 
 from .credentials import Access
 
 CONNECT_SECONDS = 30.0  # Go's dialer
 _READ = 1 << 16
+_poll = monkey.get_original("select", "poll")  # gevent's would let others run
 
 
 class BrokenError(Exception):
@@ -114,6 +117,20 @@ class Connections:
         while self._idle:
             self._idle.pop().close()
 
+    def _take(self) -> http.client.HTTPSConnection | None:
+        """The idle connection used last of those the server has not closed meanwhile.
+
+        Go reads idle connections and so notices; what is readable here is such a farewell, too.
+        """
+        while self._idle:
+            connection = self._idle.pop()
+            poll = _poll()
+            poll.register(connection.sock, select.POLLIN)
+            if not poll.poll(0):
+                return connection
+            connection.close()
+        return None
+
     def _open(self) -> http.client.HTTPSConnection:
         made = http.client.HTTPSConnection(
             self._access.host, self._access.port, timeout=CONNECT_SECONDS, context=self._access.tls
@@ -138,8 +155,9 @@ class Connections:
         body: bytes | None,
         keep: bool,
     ) -> Answer:
-        reused = bool(self._idle)
-        connection = self._idle.pop() if reused else self._open()
+        kept = self._take()
+        reused = kept is not None
+        connection = kept or self._open()
         answered = False
         try:
             connection.request(method, target, body=body, headers={**self._headers, **headers})

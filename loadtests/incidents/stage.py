@@ -57,6 +57,9 @@ class Run:
     marks: list[Mark] = field(default_factory=list)
     typed: list[Any] = field(default_factory=list)
     metrics: str = ""
+    started: str = ""
+    """Metrics as the clients had started."""
+
     before: str = ""
     """Metrics of a guard that was restarted meanwhile."""
 
