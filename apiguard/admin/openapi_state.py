@@ -16,7 +16,7 @@ from apiguard.admin.openapi_shapes import (
     Shape,
     one_of,
 )
-from apiguard.gateway.pressure import Level
+from apiguard.admin.views import MEMORY_LEVELS
 from apiguard.kube.identity import Standing
 from apiguard.limiter.flow import Mode
 from apiguard.policy.config import Enforcement
@@ -45,7 +45,7 @@ class Worker(Shape):
     loop_lag_seconds: float
     resident_bytes: Count
     memory_limit_bytes: Count | None
-    memory_level: Annotated[str, one_of(level.name.lower() for level in Level)]
+    memory_level: Annotated[str, one_of(MEMORY_LEVELS)]
     cpu_seconds: Seconds
     connections: Count
     requests_in_flight: Count

@@ -249,8 +249,10 @@ class Gateway:
                 return self._shed(verdict, flow, info, client, line)
         if info.collection and not flow.exempt:
             lane = _COLLECTION
+        elif info.long_running:
+            lane = _LONG
         else:
-            lane = _LONG if info.long_running else _EXEMPT if flow.exempt else _ORDINARY
+            lane = _EXEMPT if flow.exempt else _ORDINARY
         upgrade = block.upgrade and upgrade_asked(line.method, block)
         fields = client.upgrade_fields if upgrade else client.fields
         forward = Forward(info, caller, flow, lane, fields, upgrade, over, client.kind)

@@ -100,8 +100,7 @@ class Session:
         decision = self.gateway.decide(line, block, self.peer, now)
         if not isinstance(decision, Forward):
             return self._answer_here(stream, line, block, decision, now)
-        carry = Exchange if decision.lane is not _COLLECTION else _carrier(decision)
-        exchange = self.exchange = carry(self, stream, line, block, decision, now)
+        exchange = self.exchange = _carrier(decision)(self, stream, line, block, decision, now)
         if block.length:
             stream.body_limit = self.gateway.body_limit(decision.info)
         self._dispatcher.dispatch(exchange)
@@ -133,8 +132,7 @@ class Session:
 
     def forward_instead(self, serving: Serving, stream: ServerStream) -> Exchange:
         """The relay cannot answer: the request goes on as if it had never been asked."""
-        carry = _carrier(serving.forward)
-        exchange = self.exchange = carry(
+        exchange = self.exchange = _carrier(serving.forward)(
             self, stream, serving.line, serving.block, serving.forward, serving.received_at
         )
         self._dispatcher.dispatch(exchange)

@@ -86,6 +86,14 @@ class RequestInfo:
     qualified: str
 
 
+_NO_SHAPE = ListShape.NONE  # a member off its Enum costs 40 ns a look on Python 3.11, a global 10
+
+
+def reads_collection(verb: str, name: str, shape: ListShape) -> bool:
+    """What ``RequestInfo.collection`` is: a watch has a shape only if it is a watch-list."""
+    return not name and (verb == "list" or shape is not _NO_SHAPE)
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -297,7 +305,6 @@ _LIST_PARAMETERS = frozenset(
     }
 )
 _SHAPES = tuple(ListShape(bits) for bits in range(8))  # ListShape(n) costs 0.3 µs, an index 0.03
-_NO_SHAPE = ListShape.NONE
 
 
 def _list_options(verb: str, query: str) -> _Options:
@@ -426,6 +433,6 @@ def _resource_request(
         verb in _LONG_RUNNING_VERBS or subresource in _LONG_RUNNING_SUBRESOURCES,
         verb not in _READING_VERBS,
         options.shape,
-        not name and (verb == "list" or options.shape is not _NO_SHAPE),
+        reads_collection(verb, name, options.shape),
         f"{qualified}/{subresource}" if subresource else qualified,
     )

@@ -29,7 +29,7 @@ from apiguard.relay.snapshot import Snapshot
 
 PIECE = 240 << 10
 """Bytes of a piece at most: what a reader's transport is handed at once. Encrypted it must stay
-below what malloc maps apart (``MAPPED_BYTES``), or a list costs twice the CPU."""
+below what malloc maps apart (``runtime.malloc``), or a list costs twice the CPU."""
 STEP = 4_096
 """Items looked at per step of a selection: 1 ms with a label selector."""
 

@@ -12,6 +12,7 @@ Traffic, in a worker:
 ``listener``    accepts, within every bound of that edge
 ``downstream``  the transport of one client connection
 ``reading``     one buffer for the reads of all of them
+``malloc``      where the C library puts what is large, and when it gives it back
 ``alive``       connections to upstream whose other end is gone without a word
 ``upstream``    transports towards API servers, opened as the pool asks
 ``relaying``    what the relay wishes for: lists, watches, proofs, reviews; turns of its readers

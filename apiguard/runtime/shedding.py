@@ -15,14 +15,13 @@ asked for all of them at once.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import time
-from collections.abc import Callable
 from typing import Final
 
 from apiguard.gateway.gateway import Gateway
 from apiguard.gateway.pressure import Holder, Level, Measures, Pressure, may_be_cut, to_cut
+from apiguard.runtime import malloc
 from apiguard.runtime.downstream import Downstream
 from apiguard.runtime.log import Log
 from apiguard.runtime.traffic import TrafficServer
@@ -46,7 +45,6 @@ class Shedding:
         self._log = log
         self._gateway = gateway
         self._traffic = traffic
-        self._trim = _malloc_trim()
         self._rests_until = 0.0
 
     @property
@@ -101,7 +99,7 @@ class Shedding:
             return
         begun = time.monotonic()
         gc.collect()
-        self._trim()
+        malloc.trim()
         self._rests_until = now + (time.monotonic() - begun) / SHARE
 
     def _tell(self, level: Level, before: Level, resident: int) -> None:
@@ -123,9 +121,3 @@ class Shedding:
             userAgent=caller.user_agent,
             source=caller.source,
         )
-
-
-def _malloc_trim() -> Callable[[], object]:
-    """glibc's malloc_trim(3), which gives freed pages back to the kernel; nothing elsewhere."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return (lambda: trim(0)) if trim is not None else (lambda: None)

@@ -216,7 +216,7 @@ class UpstreamDriver:
     def withdraw(self, exchange: Exchange) -> None:
         self.pool.withdraw(exchange, exchange.forward.kind, exchange.forward.lane)
 
-    def _refuse_full(self, exchange: Exchange, *, long: bool = False) -> None:
+    def _refuse_full(self, exchange: Exchange, *, long: bool) -> None:
         self.traffic.counters.hit(bounds.WATCHES if long else bounds.WAITING_REQUESTS)
         message = "too many open watches and streams" if long else "too many requests under way"
         retry_after = self._random.randint(1, 5)

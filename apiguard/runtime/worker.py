@@ -33,6 +33,7 @@ from apiguard.policy.compile import compile_policy
 from apiguard.policy.config import Enforcement, GuardConfig
 from apiguard.policy.operatorconfig import ObservabilityConfig
 from apiguard.policy.overrides import matches
+from apiguard.runtime import malloc
 from apiguard.runtime.cgroup import memory_limit, worker_limit
 from apiguard.runtime.channel import Channel, attach
 from apiguard.runtime.control import (
@@ -82,7 +83,6 @@ from apiguard.runtime.identities import make_authenticator, renew
 from apiguard.runtime.layering import Layering
 from apiguard.runtime.log import Bridge, Field, RelayLog
 from apiguard.runtime.process import resident_bytes
-from apiguard.runtime.reading import place_buffers
 from apiguard.runtime.relayclient import RelayClient
 from apiguard.runtime.relaying import Relaying
 from apiguard.runtime.relayreport import CacheStandouts, RelayReport
@@ -543,7 +543,7 @@ def main() -> int:
     async def serve() -> int:
         return await Worker(listening).run(control)
 
-    place_buffers()
+    malloc.place()
     # What is imported stays. Walking over it again in every full collection would stop the loop
     # for 30 ms; nothing that will be garbage exists yet.
     gc.collect()

@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from apiguard.kube.identity import Caller, Identity, Standing, user_agent_family
-from apiguard.kube.requestinfo import ListShape, RequestInfo
+from apiguard.kube.requestinfo import ListShape, RequestInfo, reads_collection
 
 ADMITTED_PER_INTERVAL = 10
 REFUSED_PER_INTERVAL = 10
@@ -94,6 +94,7 @@ def request_of(sample: Sample) -> RequestInfo:
     """What the sample's request meant, as far as rules and limits ask."""
     resource, group, subresource = sample.resource, sample.api_group, sample.subresource
     qualified = f"{resource}.{group}" if group else resource
+    shape = ListShape(sample.shape)
     return RequestInfo(
         is_resource=sample.is_resource,
         path=sample.path,
@@ -110,8 +111,8 @@ def request_of(sample: Sample) -> RequestInfo:
         label_selector="",
         long_running=sample.long_running,
         mutating=sample.verb not in ("get", "list", "watch"),
-        shape=ListShape(sample.shape),
-        collection=not sample.name and (sample.verb == "list" or sample.shape != 0),
+        shape=shape,
+        collection=reads_collection(sample.verb, sample.name, shape),
         qualified=f"{qualified}/{subresource}" if subresource else qualified,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from apiguard.runtime.reading import MAPPED_BYTES, READ_BYTES, Reader
+from apiguard.runtime.malloc import MAPPED_BYTES
+from apiguard.runtime.reading import READ_BYTES, Reader
 
 TLS_RECORD_BYTES, TLS_OVERHEAD_BYTES = 16_384, 22  # of a full record of TLS 1.3
 
