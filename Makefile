@@ -27,19 +27,20 @@ typecheck: $(STAMP) ## Type check package and tests, strictly
 	@echo "==> mypy"
 	@$(BIN)/mypy apiguard tests loadtests
 
-# Tests of whole processes wait more than they compute: the others run beside them. Those of the
-# benchmarks and incidents measure, and have the machine to themselves.
+# Tests wait more than they compute: three groups run beside each other. Those of the benchmarks and
+# incidents measure, and have the machine to themselves.
 unit: $(STAMP) ## Run every test; PYTEST_ARGS chooses some
 ifdef PYTEST_ARGS
 	@$(BIN)/pytest $(PYTEST_ARGS)
 else
 	@echo "==> pytest tests/bench tests/loadtests"
 	@$(BIN)/pytest tests/bench tests/loadtests
-	@echo "==> pytest tests/e2e, and beside it tests/unit tests/wire tests/net tests/docs tests/deploy"
-	@$(BIN)/pytest tests/unit tests/wire tests/net tests/docs tests/deploy >$(VENV)/pytest.log 2>&1 & beside=$$!; \
-	trap 'kill $$beside' INT TERM; \
+	@echo "==> pytest tests/e2e, beside it tests/net, and tests/unit tests/wire tests/docs tests/deploy"
+	@$(BIN)/pytest tests/unit tests/wire tests/docs tests/deploy >$(VENV)/values.log 2>&1 & values=$$!; \
+	$(BIN)/pytest tests/net >$(VENV)/net.log 2>&1 & net=$$!; \
+	trap 'kill $$values $$net' INT TERM; \
 	$(BIN)/pytest tests/e2e; code=$$?; \
-	wait $$beside || code=1; cat $(VENV)/pytest.log; exit $$code
+	wait $$values || code=1; wait $$net || code=1; cat $(VENV)/values.log $(VENV)/net.log; exit $$code
 endif
 
 bench: $(STAMP) ## Measure the traffic path beside its peers (minutes)

@@ -105,6 +105,22 @@ def _lag(row: Row) -> str:
     return f"{max(lags, default=0) * 1000:.0f}ms"
 
 
+def _memory(row: Row) -> str:
+    """``412Mi/1.0Gi`` of the worker that is nearest to its limit, or the largest without limits."""
+    workers = items(row, "workers")
+    return _resident(max(workers, key=_fullness)) if workers else "-"
+
+
+def _fullness(worker: Row) -> tuple[float, float]:
+    resident, limit = number(worker, "residentBytes"), number(worker, "memoryLimitBytes")
+    return (resident / limit if limit else 0.0, resident)
+
+
+def _resident(worker: Row) -> str:
+    resident, limit = size(worker, "residentBytes"), size(worker, "memoryLimitBytes")
+    return f"{resident}/{limit}" if number(worker, "memoryLimitBytes") else resident
+
+
 STATUS = View(
     lambda answer: [answer] if isinstance(answer, dict) else [],
     (
@@ -121,6 +137,7 @@ STATUS = View(
         Column("LISTEN", _of("listen.address"), wide=True),
         Column("WATCHES", _summed("watches"), wide=True),
         Column("BUCKETS", _summed("buckets"), wide=True),
+        Column("MEMORY", _memory, wide=True),
         Column("POLICY-BY", _of("policy.origin.actor"), wide=True),
         Column("POLICY-WHY", _of("policy.why"), wide=True),
     ),
@@ -129,6 +146,12 @@ STATUS = View(
 )
 
 WEEK = 7 * 86_400
+
+GIVEN_UP = {
+    "tight": "new lists and watches are refused",
+    "short": "clients that do not read are cut, too",
+}
+"""What a worker does at a memory level an operator should know of."""
 
 
 def status_problems(answer: Any) -> list[str]:
@@ -142,6 +165,12 @@ def status_problems(answer: Any) -> list[str]:
         f"worker {text(worker, 'worker')}: {text(worker, 'problem')}"
         for worker in items(answer, "workers")
         if worker.get("problem")
+    ]
+    problems += [
+        f"worker {text(worker, 'worker')}: memory is {level} ({_resident(worker)}): {given_up}"
+        for worker in items(answer, "workers")
+        for level, given_up in GIVEN_UP.items()
+        if worker.get("memoryLevel") == level
     ]
     problems += [
         f"upstream {text(server, 'server')} is {text(server, 'state')}: {text(server, 'detail')}"

@@ -134,6 +134,19 @@ def test_status_says_below_its_line_what_is_wrong(run: Run, guard: FakeGuard) ->
     ]
 
 
+def test_status_says_what_is_given_up_for_want_of_memory(run: Run, guard: FakeGuard) -> None:
+    """A policy that admits everything would not explain the 429s."""
+    full = {"worker": 0, "residentBytes": 870 << 20, "memoryLimitBytes": 1 << 30}
+    empty = {"worker": 1, "residentBytes": 900 << 20, "memoryLimitBytes": 8 << 30}
+    guard.routes["GET /v1/status"] = STATUS | {
+        "workers": [full | {"memoryLevel": "tight"}, empty | {"memoryLevel": "ample"}]
+    }
+    head, row, problem = run("status", "-o", "wide").stdout.splitlines()
+    memory = row[head.index("MEMORY") :].split()[0]
+    assert memory == "870Mi/1.0Gi", "that of the worker nearest to its limit"
+    assert problem == "! worker 0: memory is tight (870Mi/1.0Gi): new lists and watches are refused"
+
+
 def test_a_resource_the_relay_does_not_hold_is_told_from_what_it_does(
     run: Run, guard: FakeGuard
 ) -> None:
