@@ -12,7 +12,8 @@ How a figure comes about::
     generator/       clients: closed loop, open loop, watchers, handshakes; on the first CPU too
     peers/           the proxies under test, each alone on the last CPU
     cases/           one file per question: which peers, which traffic, what must hold
-    interleave.py    A B C A B C ...: one window each per round, so that drift hits all alike
+    interleave.py    A B C A B C ...: one window each per round, so that drift hits all alike;
+                     closed loops take turns of a tenth of a second within it
     figures.py       median and spread of rounds; ratios are taken within a round, then medians
     targets.py       loadtests/targets.yaml: gates and goals, and whether they are met
     report.py        the table;  results.py  the JSON under .bench/;  comparison.py  two of them

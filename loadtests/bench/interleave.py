@@ -1,4 +1,6 @@
-"""Windows taken in turn: A B C A B C ..., so that whatever the machine does hits all alike."""
+"""Windows taken in turn: A B C A B C ..., so that whatever the machine does hits all alike.
+
+Closed loops take turns within their windows, too: one generator asks all of a case's proxies."""
 
 from __future__ import annotations
 
@@ -72,32 +74,46 @@ def _take_turns(
     started = _start(rows, setting)
     rate = _half_load(case, rows, started, setting)
     for turn in turns:
-        for row in rows:
-            around.say(f"{case.name}: round {turn + 1}, {row.name}")
-            spec = spec_of(row, started[row.peer.name], setting)
-            spec = replace(spec, seconds=plan.seconds * row.seconds, rate=rate or row.rate)
-            samples[row.name].append(window(spec, setting.cpus))
+        for group in _measured_together(rows):
+            around.say(f"{case.name}: round {turn + 1}, {', '.join(row.name for row in group)}")
+            specs = [
+                replace(
+                    spec_of(row, started[row.peer.name], setting),
+                    seconds=plan.seconds * row.seconds,
+                    rate=rate or row.rate,
+                )
+                for row in group
+            ]
+            for row, found in zip(group, windows(specs, setting.cpus), strict=True):
+                samples[row.name].append(found)
 
 
-def window(spec: Spec, cpus: Cpus) -> Numbers:
+def _measured_together(rows: Sequence[Row]) -> list[list[Row]]:
+    """Closed loops, then each other row by itself."""
+    closed = [row for row in rows if row.mode == "closed"]
+    return [*([closed] if closed else []), *([row] for row in rows if row.mode != "closed")]
+
+
+def windows(specs: Sequence[Spec], cpus: Cpus) -> list[Numbers]:
     """Run one generator; its numbers with what follows from them. Raises ``CaseError``."""
+    mode = specs[0].mode
     with running_on(cpus.others):
         try:
             done = subprocess.run(  # noqa: S603 - our own module
-                [sys.executable, "-m", "loadtests.bench.generator", spec.dumps()],
+                [sys.executable, "-m", "loadtests.bench.generator", *(s.dumps() for s in specs)],
                 capture_output=True,
                 text=True,
-                timeout=spec.seconds + spec.warmup + _GENERATOR_GRACE,
+                timeout=sum(spec.seconds + spec.warmup for spec in specs) + _GENERATOR_GRACE,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise CaseError(f"generator {spec.mode} did not end") from error
+            raise CaseError(f"generator {mode} did not end") from error
     if done.returncode:
-        raise CaseError(f"generator {spec.mode} failed: {done.stderr.strip()[-2000:]}")
+        raise CaseError(f"generator {mode} failed: {done.stderr.strip()[-2000:]}")
     found = json.loads(done.stdout)
     if "error" in found:
         raise CaseError(str(found["error"]))
-    return derive(found)
+    return [derive(numbers) for numbers in found["windows"]]
 
 
 def derive(numbers: Numbers) -> Numbers:
@@ -173,5 +189,5 @@ def _half_load(
         return 0.0
     row = next(row for row in rows if row.name == case.half_load_of)
     spec = spec_of(replace(row, mode="closed"), started[row.peer.name], setting)
-    found = window(replace(spec, seconds=_CALIBRATION_SECONDS), setting.cpus)
+    (found,) = windows([replace(spec, seconds=_CALIBRATION_SECONDS)], setting.cpus)
     return found["per_second"] / 2

@@ -116,7 +116,7 @@ def _load(around: Surroundings, folder: Path, meanwhile: Callable[[int], None]) 
         watcher.start()
         spec = interleave.spec_of(row, running, setting)
         try:
-            interleave.window(replace(spec, seconds=_SECONDS), setting.cpus)
+            interleave.windows([replace(spec, seconds=_SECONDS)], setting.cpus)
         finally:
             watcher.join()
 

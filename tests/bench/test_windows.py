@@ -59,6 +59,16 @@ def test_a_window_counts_units_and_cpu_of_the_proxy(
     assert again["cpu_us"] > 0
 
 
+def test_closed_loops_take_turns_and_each_counts_its_own_answers(around: Surroundings) -> None:
+    """The longer window goes on alone; nobody's answers or CPU are charged to the other."""
+    rows = (row("closed", "common"), replace(row("closed", "distinct"), label="long", seconds=2.0))
+    found = measure(Case("smoke", "", "unit", rows), Plan(1, 0.3), around)
+    (brief,), (long,) = found["floor"], found["long"]
+    assert 0.3 <= brief["seconds"] < long["seconds"]
+    assert 0 < brief["cpu_seconds"] < brief["seconds"]
+    assert 0 < brief["units"] < long["units"] * 5, "five times headroom: both went on as they could"
+
+
 def test_lists_arrive_with_the_bytes_they_left_with(around: Surroundings) -> None:
     """The first connection's lists are checksummed; a second is given for one to end."""
     case = Case("smoke", "", "MiB", (row("lists", "lists", 1),), secure=False)

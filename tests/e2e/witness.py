@@ -137,9 +137,7 @@ class History:
 
     def is_forgotten(self, revision: int) -> bool:
         """Whether a client that resumes there may be told 410."""
-        if self.forgotten and self.forgotten[-1] >= revision:
-            return True
-        return any(low <= revision <= high for low, high in self.bridged)
+        return bool(self.forgotten) and self.forgotten[-1] >= revision
 
     def relisted(self, low: int) -> None:
         """A relay that knows all up to ``low`` lists what there is now, or in an instant."""
@@ -272,7 +270,10 @@ class Witness:
         """410: to be told only where history is gone. ``slow``: this client let it go by."""
         self.counts.forgotten += 1
         self._trail.append("410")
-        if not (slow or self.bridging or self.history.is_forgotten(self.revision)):
+        excused = slow or self.bridging or self.history.is_forgotten(self.revision)
+        # Where a difference begins, too: told all up to the relay's last revision, though the last
+        # thing in it may have been no concern of this client's.
+        if not excused and self.revision > self._bridged():
             raise Violation(f"410 at {self.revision}, which nobody forgot: {message}")
         self._initial = None
         self._until = 0

@@ -1,7 +1,8 @@
 """The client side of every measurement: one process, one epoll loop, no library in between.
 
 ``python -m loadtests.bench.generator SPEC`` takes a ``Spec`` as JSON, opens its connections, warms
-up, measures one window and prints one JSON object of numbers, or an ``error`` with its reason.
+up, measures one window and prints one JSON object: numbers, or an ``error`` with its reason. Given
+several, all of closed loops, it has their proxies take turns.
 
 ``spec.py`` what to do · ``connection.py`` sockets and answers · ``closed_loop.py`` as fast as the
 proxy goes · ``waves.py`` bursts that stay below a per-connection rate · ``open_loop.py`` at a

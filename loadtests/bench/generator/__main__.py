@@ -1,4 +1,4 @@
-"""One window: a spec in, numbers or an error out, both JSON."""
+"""Specs in, the numbers of each or an error out, all JSON; several are of closed loops, in turn."""
 
 from __future__ import annotations
 
@@ -30,14 +30,20 @@ MODES: dict[str, Callable[[Spec], Numbers]] = {
 
 
 def main(arguments: list[str]) -> int:
-    (text,) = arguments
-    spec = Spec.loads(text)
+    specs = [Spec.loads(text) for text in arguments]
+    found: dict[str, object]
     try:
-        found: dict[str, object] = {**MODES[spec.mode](spec)}
+        found = {"windows": _windows(specs)}
     except (WrongAnswerError, OSError) as error:
         found = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
+
+
+def _windows(specs: list[Spec]) -> list[Numbers]:
+    if len(specs) > 1:
+        return closed_loop.in_turn(specs)
+    return [MODES[spec.mode](spec) for spec in specs]
 
 
 if __name__ == "__main__":
