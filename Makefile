@@ -27,20 +27,23 @@ typecheck: $(STAMP) ## Type check package and tests, strictly
 	@echo "==> mypy"
 	@$(BIN)/mypy apiguard tests loadtests
 
-# Tests wait more than they compute: three groups run beside each other. Those of the benchmarks and
-# incidents measure, and have the machine to themselves.
+# Tests wait more than they compute: three groups run beside each other, about as long each. The
+# tests of benchmarks and incidents measure, and have the machine to themselves.
+E2E_ONE := $(wildcard tests/e2e/test_[a-m]*.py)
+E2E_TWO := $(filter-out $(E2E_ONE),$(wildcard tests/e2e/test_*.py))
 unit: $(STAMP) ## Run every test; PYTEST_ARGS chooses some
 ifdef PYTEST_ARGS
 	@$(BIN)/pytest $(PYTEST_ARGS)
 else
 	@echo "==> pytest tests/bench tests/loadtests"
 	@$(BIN)/pytest tests/bench tests/loadtests
-	@echo "==> pytest tests/e2e, beside it tests/net, and tests/unit tests/wire tests/docs tests/deploy"
-	@$(BIN)/pytest tests/unit tests/wire tests/docs tests/deploy >$(VENV)/values.log 2>&1 & values=$$!; \
-	$(BIN)/pytest tests/net >$(VENV)/net.log 2>&1 & net=$$!; \
-	trap 'kill $$values $$net' INT TERM; \
-	$(BIN)/pytest tests/e2e; code=$$?; \
-	wait $$values || code=1; wait $$net || code=1; cat $(VENV)/values.log $(VENV)/net.log; exit $$code
+	@echo "==> pytest tests/e2e tests/unit tests/wire, beside it tests/net tests/docs tests/deploy"
+	@$(BIN)/pytest tests/net >$(VENV)/net.log 2>&1 & net=$$!; \
+	$(BIN)/pytest $(E2E_TWO) tests/docs tests/deploy >$(VENV)/e2e.log 2>&1 & e2e=$$!; \
+	trap 'kill $$net $$e2e' INT TERM; \
+	$(BIN)/pytest $(E2E_ONE) tests/unit tests/wire; code=$$?; \
+	wait $$e2e || code=1; wait $$net || code=1; \
+	cat $(VENV)/e2e.log $(VENV)/net.log; exit $$code
 endif
 
 bench: $(STAMP) ## Measure the traffic path beside its peers (minutes)

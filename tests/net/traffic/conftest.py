@@ -23,11 +23,34 @@ from .faults import FaultProxy
 from .guard import Guard, client_context, upstream_server_context
 from .upstreams import EchoUpstream, Script, Upstream
 
+_BEFORE_TIMEOUT = 10.0  # seconds
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+async def bounded(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Ends a test that hangs, and says where its tasks are.
+
+    pytest-timeout raises from a signal's handler; uvloop hands that to the exception handler of the
+    loop and waits on, for good.
+    """
+    loop = asyncio.get_running_loop()
+    marker = request.node.get_closest_marker("timeout")
+    limit = float(marker.args[0] if marker else request.config.getini("timeout"))
+
+    def give_up() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.print_stack()
+        loop.stop()  # the test fails: its loop ended before it did
+
+    handle = loop.call_later(limit - _BEFORE_TIMEOUT, give_up)
+    yield
+    handle.cancel()
 
 
 @pytest.fixture(autouse=True)
