@@ -167,10 +167,10 @@ def status_problems(answer: Any) -> list[str]:
         if worker.get("problem")
     ]
     problems += [
-        f"worker {text(worker, 'worker')}: memory is {level} ({_resident(worker)}): {given_up}"
+        f"worker {text(worker, 'worker')}: memory is {text(worker, 'memoryLevel')}"
+        f" ({_resident(worker)}): {given_up}"
         for worker in items(answer, "workers")
-        for level, given_up in GIVEN_UP.items()
-        if worker.get("memoryLevel") == level
+        if (given_up := GIVEN_UP.get(text(worker, "memoryLevel")))
     ]
     problems += [
         f"upstream {text(server, 'server')} is {text(server, 'state')}: {text(server, 'detail')}"

@@ -1,6 +1,7 @@
 """Windows taken in turn: A B C A B C ..., so that whatever the machine does hits all alike.
 
-Closed loops take turns within their windows, too: one generator asks all of a case's proxies."""
+Closed loops take turns within their windows, too: one generator asks all of a case's proxies.
+"""
 
 from __future__ import annotations
 

@@ -257,7 +257,8 @@ _REVISION = re.compile(
     rb'("metadata":\{(?:"continue":"[^"]*",(?:"remainingItemCount":[0-9]+,)?)?'
     rb'"resourceVersion":)"([0-9]+)"'
 )
-_CURRENT = re.compile(rb"(?<=current: )[0-9]+")
+CURRENT = re.compile(rb"(?<=current: )[0-9]+")
+"""The revision a server names where it cannot serve a later one; others move it on."""
 
 
 def visible(reply: Reply) -> tuple[int, list[tuple[str, str]], object]:
@@ -272,7 +273,7 @@ def visible(reply: Reply) -> tuple[int, list[tuple[str, str]], object]:
 def timeless(body: bytes) -> object:
     """A body without the list's revision. Tokens count by where they lead: kube-apiserver writes
     them with or without a slash, as its cache or etcd served the page."""
-    body = _CURRENT.sub(lambda found: b"0" * len(found[0]), body)
+    body = CURRENT.sub(lambda found: b"0" * len(found[0]), body)
     if not body.startswith(b"k8s\0"):
         return _TOKEN.sub(_place, _REVISION.sub(rb"\1", body, count=1))
     outer = unwrap(body)

@@ -36,9 +36,9 @@ def test_a_worker_that_stalls_is_replaced_while_admin_answers(guard: Guard) -> N
     kill(pid, signal.SIGSTOP)
     begun = time.monotonic()
     assert guard.admin("GET", "/v1/status").code == 200
-    assert time.monotonic() - begun < 0.5 * HEADROOM
+    assert time.monotonic() - begun < 0.5
     assert guard.get().code == 200
-    assert time.monotonic() - begun < (1.0 + 2.0 + 0.5) * HEADROOM
+    assert time.monotonic() - begun < 1.0 + 2.0 + 0.5
     assert not alive(pid)
     assert guard.wait_for("worker is replaced")["cause"] == "stalled"
 
@@ -48,7 +48,7 @@ def test_a_change_is_answered_while_a_worker_is_stalled_and_says_so(guard: Guard
     kill(guard.worker_pids[0], signal.SIGSTOP)
     begun = time.monotonic()
     answer = guard.admin("PUT", "/v1/policy", policy(ban="bad/*"))
-    assert time.monotonic() - begun < 2.0 * HEADROOM
+    assert time.monotonic() - begun < 2.0
     assert answer.code == 200
     assert [worker["applied"] for worker in answer.json["workers"]] == [False]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from apiguard.admin.views import MEMORY_LEVELS
+from apiguard.ctl.views import GIVEN_UP
 from tests.net.ctl.conftest import Run
 from tests.net.ctl.fake import (
     HISTORY,
@@ -136,6 +138,7 @@ def test_status_says_below_its_line_what_is_wrong(run: Run, guard: FakeGuard) ->
 
 def test_status_says_what_is_given_up_for_want_of_memory(run: Run, guard: FakeGuard) -> None:
     """A policy that admits everything would not explain the 429s."""
+    assert GIVEN_UP.keys() <= set(MEMORY_LEVELS), "levels the guard speaks of"
     full = {"worker": 0, "residentBytes": 870 << 20, "memoryLimitBytes": 1 << 30}
     empty = {"worker": 1, "residentBytes": 900 << 20, "memoryLimitBytes": 8 << 30}
     guard.routes["GET /v1/status"] = STATUS | {

@@ -13,6 +13,7 @@ from apiguard.runtime import probe
 from apiguard.runtime.drivers import ApiClient
 from apiguard.runtime.probe import Prober, Server
 from apiguard.runtime.tls import plain_context
+from apiguard.runtime.traffic import EndpointView
 from apiguard.upstream import health
 from apiguard.upstream.endpoint import State
 
@@ -107,11 +108,11 @@ class Cluster:
         self.prober = prober
         self.load = load
 
-    def state(self, server: ApiServer) -> State:
-        return self.guard.traffic.view().endpoints[self.servers.index(server)].state
+    def view(self, server: ApiServer) -> EndpointView:
+        return self.guard.traffic.view().endpoints[self.servers.index(server)]
 
-    def _open(self, server: ApiServer) -> int:
-        return self.guard.traffic.view().endpoints[self.servers.index(server)].open
+    def state(self, server: ApiServer) -> State:
+        return self.view(server).state
 
     async def becomes(self, server: ApiServer, *states: State, within: float = 10.0) -> None:
         await eventually(lambda: self.state(server) in states, f"{states}", within=within)
@@ -119,8 +120,8 @@ class Cluster:
     async def asked_during(self, server: ApiServer, count: int = 60) -> int:
         """How often ``server`` is asked while ``count`` requests are answered."""
         # What was assigned before its state changed is no matter, be it still on the wire.
-        if self.state(server) is not State.FIT and not server.stalls:
-            await eventually(lambda: not self._open(server))
+        if self.state(server) is not State.FIT:
+            await eventually(lambda: not self.view(server).open)
         before = server.asked
         await self.load.more(count)
         return server.asked - before
